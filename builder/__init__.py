@@ -1,0 +1,1 @@
+"""Verbs on images and clouds; knows no recipe and no journal."""

@@ -1,0 +1,1 @@
+"""Clouds: what we ask of them (api), and how each answers."""

@@ -1,0 +1,147 @@
+"""What emi asks of a cloud, and the records that come back. No boto3, no cloud's name.
+
+Each implementation (aws.py, later eucalyptus.py) raises only errors of builder/errors.py, retries what may be
+retried, and reports every call it makes through `on_call`, so that a plan can be held against what was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from builder.cloud.claims import Claim
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kind of API call, as plans announce and audits count it: `ebs:PutSnapshotBlock`."""
+
+    service: str
+    action: str
+
+    def __str__(self) -> str:
+        return f"{self.service}:{self.action}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotRecord:
+    """A snapshot as the cloud describes it; `status` is pending, completed or error; `volume_size` in GiB."""
+
+    snapshot_id: str
+    status: str
+    volume_size: int
+    progress: str = ""
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockDevice:
+    """One entry of a block device mapping; `volume_size` in GiB (None: the snapshot's)."""
+
+    device_name: str
+    snapshot_id: str | None = None
+    volume_size: int | None = None
+    volume_type: str | None = None
+    delete_on_termination: bool = True
+    virtual_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """What RegisterImage is asked for: EC2's own words for each field."""
+
+    name: str
+    description: str = ""
+    architecture: str = "x86_64"
+    root_device_name: str = "/dev/xvda"
+    virtualization_type: str = "hvm"
+    boot_mode: str | None = None
+    ena_support: bool = True
+    sriov_net_support: str | None = None
+    imds_support: str | None = None
+    tpm_support: str | None = None
+    block_devices: Sequence[BlockDevice] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """An image as the cloud describes it; `state` is pending, available, failed, …"""
+
+    image_id: str
+    name: str
+    state: str
+    state_reason: str = ""
+    architecture: str = ""
+    root_device_name: str = ""
+    boot_mode: str | None = None
+    snapshot_ids: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockRef:
+    """A block of a snapshot that holds data: its index (of 512 KiB) and the token that reads it."""
+
+    index: int
+    token: str
+
+
+class Cloud(Protocol):
+    """One account in one region of one cloud."""
+
+    @property
+    def region(self) -> str:
+        """The region's name."""
+
+    def account(self) -> str:
+        """Return the account id of the credentials (asked once, then remembered)."""
+
+    # Snapshots, by EC2
+    def find_snapshots(self, claim: Claim) -> Sequence[SnapshotRecord]:
+        """Return our own snapshots that carry the claim's tag, whatever their status."""
+
+    def describe_snapshot(self, snapshot_id: str) -> SnapshotRecord | None:
+        """Return the snapshot, or None when the cloud says it does not exist."""
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete it; fine when it is gone already. Raises CloudConflict when an image uses it."""
+
+    # Snapshots, by the EBS direct APIs
+    def start_snapshot(
+        self, claim: Claim, *, volume_size: int, description: str, tags: Mapping[str, str], parent: str | None
+    ) -> SnapshotRecord:
+        """Start a snapshot of `volume_size` GiB under the claim's token: the same call twice makes one snapshot."""
+
+    def put_block(self, snapshot_id: str, index: int, data: bytes, sha256: bytes) -> None:
+        """Put 512 KiB at block `index`; return when the cloud has accepted and acknowledged its checksum."""
+
+    def complete_snapshot(self, snapshot_id: str, *, changed_blocks: int, checksum: bytes | None) -> None:
+        """Seal it: `checksum` is the SHA-256 over the blocks' SHA-256s in order (LINEAR), for full snapshots."""
+
+    def list_blocks(self, snapshot_id: str) -> Iterator[BlockRef]:
+        """Yield every block that holds data, ascending."""
+
+    def get_block(self, snapshot_id: str, block: BlockRef) -> bytes:
+        """Return the block's 512 KiB, its checksum verified."""
+
+    # Images
+    def find_images(self, claim: Claim) -> Sequence[ImageRecord]:
+        """Return our own images that carry the claim's tag."""
+
+    def image_by_name(self, name: str) -> ImageRecord | None:
+        """Return our account's image of that name, or None."""
+
+    def describe_image(self, image_id: str) -> ImageRecord | None:
+        """Return the image, or None when the cloud says it does not exist."""
+
+    def register_image(self, claim: Claim, spec: ImageSpec) -> str:
+        """Register and return the image id; the claim's tag is set in the call itself.
+
+        Raises CloudConflict when the name is taken.
+        """
+
+    def deregister_image(self, image_id: str) -> None:
+        """Deregister it; fine when it is gone already."""

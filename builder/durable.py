@@ -1,0 +1,60 @@
+"""Files that are either whole or absent, whatever crashes: write aside, fsync, rename, fsync the directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from builder.errors import DiskFull
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace `path` with `data`; after a crash the file holds the old bytes or the new ones, never a mixture.
+
+    A crash may leave `.NAME.new` beside it, which the next write replaces. Raises DiskFull.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    with translate_disk_full(aside), open(aside, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    commit(aside, path)
+
+
+def commit(aside: Path, path: Path) -> None:
+    """Give the finished file `aside` its final name, durably. The caller has fsynced its contents."""
+    aside.replace(path)
+    fsync_directory(path.parent)
+
+
+def fsync_file(path: Path) -> None:
+    """Return once the bytes of `path` are on the disk. Raises DiskFull."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with translate_disk_full(path):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Return once the names in directory `path` are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def translate_disk_full(path: Path) -> Iterator[None]:
+    """Turn ENOSPC and EDQUOT inside the block into DiskFull naming `path`; the one place that does."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(f"no space left for {path}: {error.strerror}") from error

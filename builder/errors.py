@@ -1,0 +1,178 @@
+"""Every error a user can meet, one tree; a class knows its exit code, whether a retry may help, and what to do next.
+
+    EmiError                  1   anything below, when nothing more is known
+    ├── UsageError            2   the command line, the recipe or a setting is wrong; nothing was started
+    ├── InputError            3   an input is not what the recipe says: refused before anything is spent
+    │   ├── ChecksumMismatch
+    │   ├── SignatureInvalid
+    │   ├── FormatRefused
+    │   └── ArchiveRefused
+    ├── NetworkError          4   a server said no, or could not be reached
+    │   └── NetworkTrouble    4   … for a reason that may pass (retried)
+    ├── HostError             5   this machine cannot do it
+    │   ├── ToolMissing
+    │   ├── ToolFailed
+    │   └── DiskFull
+    ├── GuestError            6   the image's inside is not as the step needs it, or the appliance failed
+    ├── CloudError            7   the cloud refused, for good
+    │   ├── CloudDenied           … for lack of permission or credentials
+    │   ├── CloudNotFound         … because the resource does not exist
+    │   ├── CloudConflict         … because something of that name or token is already there
+    │   └── CloudTrouble          … for now (throttling, 5xx, a cut connection; retried)
+    ├── BusyError             8   another run holds what this one needs
+    ├── Interrupted         130   Ctrl-C
+    └── InternalError        70   a defect in emi itself
+
+Foreign exceptions (botocore, OSError, guestfs, urllib) are translated once, at the door they come through,
+with `raise … from`. The page docs/errors.md is generated from this file.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EmiError(Exception):
+    """Something went wrong that emi has no finer word for."""
+
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+    advice: ClassVar[str] = "Run the same command again with --json for every detail."
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.advice
+
+
+class UsageError(EmiError):
+    """The command line, the recipe or a setting is wrong. Nothing was started."""
+
+    exit_code = 2
+    advice = "Correct it as the message says; `emi validate RECIPE` checks without running."
+
+
+class InputError(EmiError):
+    """An input is not what the recipe says it is; it was refused before anything was spent on it."""
+
+    exit_code = 3
+    advice = "Check the source named in the message, then run again."
+
+
+class ChecksumMismatch(InputError):
+    """The bytes that arrived do not have the checksum the recipe or its checksum file promises."""
+
+    advice = "Compare the checksum with the publisher's page; a mirror may be stale. Nothing was kept."
+
+
+class SignatureInvalid(InputError):
+    """The signature does not verify against the recipe's keyring."""
+
+    advice = "Check the keyring in the recipe's folder against the publisher's key. Nothing was kept."
+
+
+class FormatRefused(InputError):
+    """The image is not in the format it claims, or uses a feature that is unsafe in an untrusted image."""
+
+    advice = "`emi inspect IMAGE` shows what the file really is."
+
+
+class ArchiveRefused(InputError):
+    """The archive is damaged, holds a dangerous member, or expands beyond its limit."""
+
+    advice = "`max_size` raises the limit; a dangerous member is refused always."
+
+
+class NetworkError(EmiError):
+    """A server refused the request for good (404, 403, a bad certificate, a name that does not exist)."""
+
+    exit_code = 4
+    advice = "Open the URL by hand; `--mirror PREFIX=URL` reads it from elsewhere."
+
+
+class NetworkTrouble(NetworkError):
+    """A server could not be reached or answered badly, for a reason that may pass. It was retried."""
+
+    retryable = True
+    advice = "Run the same command again: the download continues where it stopped."
+
+
+class HostError(EmiError):
+    """This machine cannot do what the step needs."""
+
+    exit_code = 5
+    advice = "`emi doctor` checks this machine and names the fix for each lack."
+
+
+class ToolMissing(HostError):
+    """A program that the step needs is not installed."""
+
+
+class ToolFailed(HostError):
+    """A program that the step started ended with an error; its command and last lines are in the message."""
+
+    advice = "Paste the command from the message into a shell to see it fail by itself."
+
+
+class DiskFull(HostError):
+    """No space is left where emi keeps its files. Nothing half-written was kept."""
+
+    advice = "`emi store prune` frees what no recipe needs; or point EMI_HOME at a larger disk. Then run again."
+
+
+class GuestError(EmiError):
+    """The inside of the image is not as the step needs it, or the appliance that opens it failed."""
+
+    exit_code = 6
+    advice = "`emi inspect IMAGE` shows its partitions, filesystems and labels; `emi doctor` tests the appliance."
+
+
+class CloudError(EmiError):
+    """The cloud refused a call for good; the message names the call and the cloud's own error code."""
+
+    exit_code = 7
+    advice = "Correct the cause in the cloud's own words above, then `emi resume`."
+
+
+class CloudDenied(CloudError):
+    """The credentials are missing, expired or lack a permission; the message names the action."""
+
+    advice = "Grant the action named above to these credentials, then `emi resume`."
+
+
+class CloudNotFound(CloudError):
+    """The cloud says that the resource named in the call does not exist."""
+
+
+class CloudConflict(CloudError):
+    """Something of that name or token exists already and is not ours."""
+
+    advice = "Choose another name in the recipe, or remove the other; emi never takes over what it did not make."
+
+
+class CloudTrouble(CloudError):
+    """The cloud throttled, failed or cut the connection; it was retried until the time limit."""
+
+    retryable = True
+    advice = "`emi resume` carries on where it stopped; nothing is uploaded twice."
+
+
+class BusyError(EmiError):
+    """Another run holds the same recipe or the same files."""
+
+    exit_code = 8
+    advice = "Wait for it with --wait, or stop the process named above."
+
+
+class Interrupted(EmiError):
+    """Ctrl-C or SIGTERM. Finished work is kept."""
+
+    exit_code = 130
+    advice = "`emi resume` carries on from here."
+
+
+class InternalError(EmiError):
+    """A defect in emi itself; the report named in the message holds the trace."""
+
+    exit_code = 70
+    advice = "Please report it with the file named above; `emi resume` is safe."

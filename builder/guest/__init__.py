@@ -1,0 +1,1 @@
+"""Guests: facts read from a disk and edits made to it, in one appliance launch."""

@@ -1,0 +1,1 @@
+"""Disk images: formats, data extents, partition tables."""

@@ -1,0 +1,132 @@
+"""The one door to other programs: no shell, a time limit, and the pasteable command in every error."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess  # noqa: TID251 - this is the door
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import ToolFailed, ToolMissing
+
+# Debian's package for each program, for the error message and for `emi doctor`.
+PACKAGES: Mapping[str, str] = {
+    "gpgv": "gpgv",
+    "grub-mkimage": "grub-common",
+    "mcopy": "mtools",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.vfat": "dosfstools",
+    "mmdebstrap": "mmdebstrap",
+    "qemu-img": "qemu-utils",
+    "qemu-nbd": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "sgdisk": "gdisk",
+}
+_TAIL = 2000  # characters of stderr shown in an error: a screenful
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """What a program said: its standard output and error, as bytes. It ended with status 0."""
+
+    stdout: bytes
+    stderr: bytes
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    timeout: float = 3600,
+) -> Completed:
+    """Run a program to its end and return its output; it dies with us, also on kill -9.
+
+    `environment` is added to ours, `timeout` is in seconds. Output is spooled to unlinked files, so a chatty program
+    costs no memory. Raises ToolMissing (with the package to install) and ToolFailed (with the command, ready to
+    paste, and its last lines).
+    """
+    command = [str(word) for word in argv]
+    find(command[0])
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = start(
+            command,
+            stdin=stdin is not None,
+            stdout=out.fileno(),
+            stderr=err.fileno(),
+            environment=environment,
+            directory=directory,
+        )
+        try:
+            process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            end(process)
+            raise ToolFailed(f"no end after {timeout:g} s: {shlex.join(command)}") from None
+        except BaseException:
+            end(process)
+            raise
+        out.seek(0)
+        err.seek(0)
+        done = Completed(stdout=out.read(), stderr=err.read())
+    if process.returncode:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()[-_TAIL:]
+        raise ToolFailed(f"exit status {process.returncode} from: {shlex.join(command)}\n{said}")
+    return done
+
+
+def start(
+    command: Sequence[str],
+    *,
+    stdin: bool = False,
+    stdout: int = subprocess.DEVNULL,
+    stderr: int = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    outlives_us: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start a program in a process group of its own; unless `outlives_us`, the kernel kills it when we die.
+
+    The caller ends it with `end`. `setpriv --pdeathsig` (util-linux, essential in Debian) asks the kernel for that,
+    because a `preexec_fn` is unsafe beside threads.
+    """
+    prefix = [] if outlives_us else ["setpriv", "--pdeathsig", "KILL", "--"]
+    return subprocess.Popen(
+        [*prefix, *command],
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        env={**os.environ, **(environment or {})},
+        cwd=directory,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[bytes], *, grace: float = 2) -> None:
+    """End a program we started and everything in its process group; return when it is gone."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(grace)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def find(program: str) -> Path:
+    """Return where `program` is. Raises ToolMissing with the Debian package that has it."""
+    # Debian keeps mkfs, sgdisk and friends in sbin, which a user's PATH may lack.
+    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if path is None:
+        package = PACKAGES.get(program, program)
+        raise ToolMissing(f"{program} is not installed", hint=f"sudo apt-get install {package}")
+    return Path(path)

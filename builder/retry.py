@@ -1,0 +1,42 @@
+"""The one door to retrying: single idempotent calls, only errors that say a retry may help, within a total time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import tenacity  # noqa: TID251 - this is the door
+
+from builder.errors import EmiError
+from builder.progress import SILENT, Progress
+
+Result = TypeVar("Result")
+
+
+def retrying(
+    call: Callable[[], Result],
+    *,
+    deadline: float = 120,
+    attempts: int = 12,
+    first_wait: float = 0.2,
+    longest_wait: float = 20,
+    progress: Progress = SILENT,
+) -> Result:
+    """Return `call()`, repeating it while it raises a retryable EmiError; times are in seconds.
+
+    Waits grow by doubling with full jitter. When `deadline` or `attempts` is used up the last error is raised as it
+    came. Only for calls that are idempotent: whoever calls this vouches for that.
+    """
+
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        wait = state.next_action.sleep if state.next_action else 0
+        progress.note(f"attempt {state.attempt_number} failed, again in {wait:.1f} s: {error}")
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, EmiError) and error.retryable),
+        wait=tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait),
+        stop=tenacity.stop_after_delay(deadline) | tenacity.stop_after_attempt(attempts),
+        before_sleep=before_sleep,
+        reraise=True,
+    )(call)

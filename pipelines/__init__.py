@@ -1,0 +1,1 @@
+"""emi: a YAML recipe becomes exactly one registered machine image."""

@@ -1,0 +1,172 @@
+"""The three shapes of a step. A step kind is one file in `steps/` with one class that fits one of them.
+
+    LocalStep   makes a file                     after a crash its scratch is thrown away (or continued by the step)
+    GuestStep   returns edits as values          neighbours share one appliance launch; scratch is thrown away
+    CloudStep   find / start / finish            adopted by claim, else created; `finish` is re-entrant
+
+A step is stateless. Everything it may know comes as an argument: its options, its inputs, and where it works.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from builder.cloud.api import Call, Cloud
+from builder.cloud.claims import Claim
+from builder.guest.facts import Edit, GuestFacts, Unchanged
+from builder.image.stream import ImageReader
+from builder.progress import Progress
+from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
+
+AnyArtifact = File | ImageFile | Snapshot | MachineImage
+
+
+class Options(BaseModel):
+    """The options of a step: closed and frozen. Every field has a description; the reference is made from them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Opts = TypeVar("Opts", bound=Options)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Marks an option (`Annotated[str, Reference(Snapshot)]`) whose value is the id of an earlier step."""
+
+    to: type[AnyArtifact]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a step takes: the previous step's result (or that of `from:`), and one for each Reference option set."""
+
+    source: AnyArtifact | None = None
+    named: Mapping[str, AnyArtifact] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """The content-addressed files, as a step sees them."""
+
+    def path(self, artifact: File | ImageFile) -> Path:
+        """Return where the artifact's file lies; read-only."""
+
+    def seal_file(self, path: Path, *, name: str, sha256: str | None = None) -> File:
+        """Take a finished file from scratch into the store; `sha256` ('sha256:HEX') when the step hashed it already."""
+
+    def seal_image(self, path: Path, *, format: str, virtual_size: int, backing: ImageFile | None = None) -> ImageFile:  # noqa: A002
+        """Take a finished disk image from scratch into the store."""
+
+    def open_image(self, artifact: File | ImageFile) -> ImageReader:
+        """Open an image for reading; a File's format is established first. Raises FormatRefused."""
+
+    def contains(self, digest: str) -> bool:
+        """Say whether a file of that digest is in the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """How a step looks at the world before anything runs: to pin what the recipe leaves open."""
+
+    recipe_directory: Path
+    cache: Path  # small remembered answers (ETags); may vanish at any time
+    mirrors: Sequence[tuple[str, str]] = ()  # (URL prefix, what to read instead)
+    store: Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Where and with what one execution of a local or cloud step works."""
+
+    scratch: Path  # an empty directory, or what the same step's killed execution left there
+    outside: Outside
+    pins: Mapping[str, Any]
+    progress: Progress
+    epoch: int | None = None  # SOURCE_DATE_EPOCH, seconds
+    labels: Mapping[str, str] = field(default_factory=dict)  # tags for whatever the step makes in a cloud
+
+    @property
+    def store(self) -> Store:
+        """The content-addressed files."""
+        return self.outside.store
+
+
+class Step(ABC, Generic[Opts]):
+    """What all three shapes declare.
+
+    The class docstring's first line is the one-line help; the rest goes into the reference. `revision` counts changes
+    of behaviour: it is part of the key, so a new revision runs again. `accepts` is empty for a step that takes nothing.
+    """
+
+    options: ClassVar[type[Options]]
+    accepts: ClassVar[tuple[type[AnyArtifact], ...]] = ()
+    returns: ClassVar[type[AnyArtifact]]
+    revision: ClassVar[int] = 1
+
+    def pin(self, options: Opts, outside: Outside) -> Mapping[str, Any]:
+        """Return, as JSON values, what the recipe leaves open and the key must hold: a checksum, a server's ETag.
+
+        Only reads. Called once per run; a resumed run uses what was pinned then.
+        """
+        return {}
+
+    def expect(self, options: Opts, pins: Mapping[str, Any]) -> int | None:
+        """Return how many bytes this step will move or make, if it can know; for the plan and the progress bar."""
+        return None
+
+    def check(self, options: Opts) -> Sequence[str]:
+        """Return what is wrong with the options beyond their types, a sentence each."""
+        return ()
+
+
+class LocalStep(Step[Opts]):
+    """Makes a file in scratch and seals it into the store."""
+
+    @abstractmethod
+    def build(self, options: Opts, inputs: Inputs, work: Work) -> AnyArtifact:
+        """Make the result. Called again after a crash, with the same scratch."""
+
+
+class GuestStep(Step[Opts]):
+    """Changes the inside of a disk image by returning edits."""
+
+    accepts = (ImageFile, File)
+    returns = ImageFile
+
+    @abstractmethod
+    def edits(self, options: Opts, facts: GuestFacts) -> Sequence[Edit] | Unchanged:
+        """Return the edits to make, or Unchanged with the reason. Pure: touches nothing."""
+
+
+class CloudStep(Step[Opts]):
+    """Makes one thing in a cloud, exactly once.
+
+    The journal holds an Intent before `start`, an Effect (the id that `start` or `find` returned) before `finish`, and
+    a Result after it.
+    """
+
+    @abstractmethod
+    def calls(self, options: Opts) -> Sequence[Call]:
+        """Return every kind of API call that find, start, finish and present may make."""
+
+    @abstractmethod
+    def find(self, options: Opts, inputs: Inputs, claim: Claim, cloud: Cloud) -> str | None:
+        """Return the id of what a crashed run of ours started under this claim, if the cloud knows it. Only reads."""
+
+    @abstractmethod
+    def start(self, options: Opts, inputs: Inputs, claim: Claim, cloud: Cloud, work: Work) -> str:
+        """Create it under the claim's token or tag and return its id at once."""
+
+    @abstractmethod
+    def finish(self, options: Opts, inputs: Inputs, effect: str, cloud: Cloud, work: Work) -> AnyArtifact:
+        """Bring it to its final state and return it; re-entrant, repeating no finished work."""
+
+    @abstractmethod
+    def present(self, artifact: AnyArtifact, cloud: Cloud) -> bool:
+        """Say whether the cloud still has it. Only reads."""
