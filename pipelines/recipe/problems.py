@@ -1,0 +1,89 @@
+"""What is wrong with a recipe: values that know their place, and how a person sees them."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from builder.errors import UsageError
+
+MOST = 50  # problems shown; a file with more is broken in one way, not in fifty
+_WINDOW = 100  # characters of a line shown around the caret
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing wrong at one place. Lines and columns count from 1; line 0 means the place is no line of the file."""
+
+    path: str
+    line: int = 0
+    column: int = 0
+    message: str
+    suggestion: str | None = None
+    where: str = ""  # steps[2].snapshot.verify
+    excerpt: str = ""  # the user's own line
+    width: int = 1  # characters the caret underlines
+
+
+class RecipeError(UsageError):
+    """The recipe cannot be used; `problems` holds all that is wrong with it. Nothing was started."""
+
+    advice = "Correct the lines shown; `emi steps KIND` lists a step's options."
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(render(problems))
+        self.problems = tuple(problems)
+
+
+def render(problems: Sequence[Problem]) -> str:
+    """Return the problems as a person reads them, each with the line it is about."""
+    shown = [render_one(problem) for problem in problems[:MOST]]
+    if len(problems) > MOST:
+        shown.append(f"… and {len(problems) - MOST} more")
+    return "\n".join(shown)
+
+
+def render_one(problem: Problem) -> str:
+    """Return one problem: its place and sentence, the user's line, and a caret below it."""
+    place = problem.path + (f":{problem.line}:{problem.column}" if problem.line else "")
+    ask = f"; did you mean `{problem.suggestion}`?" if problem.suggestion else ""
+    sentence = f"{place}: {problem.message}{ask}"
+    if not problem.line or not problem.excerpt.strip():
+        return sentence
+    text, column = _window(problem.excerpt, problem.column - 1)
+    carets = "^" * max(1, min(problem.width, len(text) - column))
+    number = f"{problem.line:>5}"
+    return f"{sentence}\n{number} | {text}\n{' ' * len(number)} | {_blank(text[:column])}{carets}"
+
+
+def _window(line: str, column: int) -> tuple[str, int]:
+    """Cut a long line to what stands around the column; return it with the column's new place."""
+    start = max(0, column - _WINDOW // 2) if len(line) > _WINDOW else 0
+    return line[start : start + _WINDOW].rstrip(), column - start
+
+
+def _blank(text: str) -> str:
+    """Return white space exactly as wide as the text is on a terminal."""
+    wide = {"W": "  ", "F": "  "}
+    return "".join("\t" if char == "\t" else wide.get(unicodedata.east_asian_width(char), " ") for char in text)
+
+
+def quoted(text: str, most: int = 60) -> str:
+    """Return the text in backticks, short and without characters that could move a terminal's cursor."""
+    plain = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text[: most + 1])
+    return f"`{plain[:most]}…`" if len(plain) > most else f"`{plain}`"
+
+
+def any_of(words: Iterable[str], conjunction: str = "or") -> str:
+    """Join words as a sentence does: a, b or c."""
+    *first, last = words
+    return f"{', '.join(first)} {conjunction} {last}" if first else last
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that was most likely meant, if one is near enough."""
+    folded = {candidate.lower().replace("_", "-"): candidate for candidate in known}
+    match = difflib.get_close_matches(word[:100].lower().replace("_", "-"), folded, n=1, cutoff=0.6)
+    return folded[match[0]] if match else None
