@@ -1,0 +1,120 @@
+#!/bin/sh
+# Installs what is missing to run, test and develop emi: Debian packages, then .venv. Safe to repeat, and instant when
+# nothing is missing: then it needs neither root nor the network.
+set -eu
+
+cd "$(dirname "$0")/.."
+packages_file=tools/debian-packages.txt
+python=/usr/bin/python3 # the distribution's: only that one sees its guestfs binding
+stamp=.venv/emi-setup
+
+# A user's Python and pip settings must not lead elsewhere; all other settings (an index, a proxy) are respected.
+unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_REQUIRE_VIRTUALENV=0
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() {
+    say "$1"
+    [ $# -lt 2 ] || printf '       %s\n' "$2" >&2
+    exit 1
+}
+
+# Two `make` at once: the second waits for the first. --close keeps the lock from daemons that packages start.
+if [ "${1-}" != --locked ]; then
+    mkdir -p .cache
+    exec flock --close .cache/setup.lock sh tools/setup.sh --locked
+fi
+
+kernel_here() {
+    for kernel in /boot/vmlinuz-*; do
+        [ -e "$kernel" ] && [ -d "/lib/modules/${kernel#/boot/vmlinuz-}" ] && return 0
+    done
+    return 1
+}
+
+installed() { # PACKAGE
+    case $1 in linux-image-*) kernel_here && return 0 ;; esac
+    [ "$(dpkg-query --show --showformat '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+missing_packages() {
+    sed 's/[[:space:]]*#.*//; /^$/d' "$packages_file" | while read -r package; do
+        installed "$package" || printf '%s ' "$package"
+    done
+}
+
+apt() { # WORDS OF APT-GET
+    # Other apt runs (unattended upgrades, a second clone) are waited for, up to 5 minutes.
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null >&2
+}
+
+update_lists() {
+    # `apt-get update` does not wait for the lock of its lists, so the wait is here.
+    for _ in $(seq 30); do
+        if said=$(apt update 2>&1); then return 0; fi
+        case $said in *"Could not get lock"*) sleep 10 ;; *) break ;; esac
+    done
+    printf '%s\n' "$said" >&2
+    say "apt-get update failed; trying with the package lists that are here"
+}
+
+install_packages() {
+    missing=$(missing_packages)
+    [ -n "$missing" ] || return 0
+    say "these Debian packages are missing and will be installed by apt-get:"
+    for package in $missing; do
+        sed -n "s/^${package}[[:space:]]*#\(.*\)/         $package:\1/p" "$packages_file" >&2
+    done
+    if [ "$(id -u)" = 0 ]; then
+        sudo=
+    elif command -v sudo >/dev/null; then
+        sudo=sudo
+        say "sudo may ask for your password"
+    else
+        fail "installing packages needs root and there is no sudo here; as root, run:" \
+            "apt-get update && apt-get install --no-install-recommends $missing"
+    fi
+    # A machine may come without package lists, or with lists so old that what they name is gone from the mirror.
+    # shellcheck disable=SC2086 # words of a list
+    apt install --yes --no-install-recommends --simulate $missing >/dev/null 2>&1 || update_lists
+    # shellcheck disable=SC2086
+    apt install --yes --no-install-recommends $missing || {
+        update_lists
+        apt install --yes --no-install-recommends $missing
+    } || fail "apt-get could not install them; its own words are above. By hand:" \
+        "apt-get update && apt-get install --no-install-recommends $missing"
+}
+
+readable_kernel() {
+    for kernel in /boot/vmlinuz-*; do
+        [ -r "$kernel" ] && return 0
+    done
+    fail "no kernel in /boot can be read by $(id -un), and the appliance boots from one. As root, run:" \
+        "chmod a+r /boot/vmlinuz-*"
+}
+
+fingerprint() {
+    { "$python" --version && pwd -P && cat requirements*.in requirements-dev.lock pyproject.toml; } | sha256sum
+}
+
+make_environment() {
+    wanted=$(fingerprint)
+    if [ -x .venv/bin/emi ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
+        return 0
+    fi
+    say "installing the locked Python packages into .venv (a minute or two)"
+    # A copied or moved .venv, or one of another Python, is made anew: its scripts name their old place.
+    if ! .venv/bin/python -c '' 2>/dev/null || ! grep -qsF "$(pwd -P)/.venv" .venv/bin/activate; then
+        rm -rf .venv
+    fi
+    [ -x .venv/bin/pip ] || "$python" -m venv --system-site-packages .venv
+    .venv/bin/pip install --quiet --require-hashes --requirement requirements-dev.lock </dev/null >&2
+    .venv/bin/pip install --quiet --no-deps --no-build-isolation --editable . </dev/null >&2
+    printf '%s\n' "$wanted" >"$stamp"
+}
+
+command -v dpkg-query >/dev/null || fail "this is not Debian, so its packages cannot be installed here." \
+    "$packages_file lists what emi needs; a Debian 12 machine or container has it all."
+install_packages
+readable_kernel
+make_environment
