@@ -22,7 +22,7 @@ from builder.cloud.claims import Claim
 from builder.guest.facts import Edit, GuestFacts, Unchanged
 from builder.image.stream import ImageReader
 from builder.progress import Progress
-from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
+from pipelines.artifact import File, ImageFile, ImageFormat, MachineImage, Snapshot
 
 AnyArtifact = File | ImageFile | Snapshot | MachineImage
 
@@ -60,7 +60,7 @@ class Store(Protocol):
     def seal_file(self, path: Path, *, name: str, sha256: str | None = None) -> File:
         """Take a finished file from scratch into the store; `sha256` ('sha256:HEX') when the step hashed it already."""
 
-    def seal_image(self, path: Path, *, format: str, virtual_size: int, backing: ImageFile | None = None) -> ImageFile:  # noqa: A002
+    def seal_image(self, path: Path, *, format: ImageFormat, virtual_size: int, backing: ImageFile | None = None) -> ImageFile:  # noqa: A002
         """Take a finished disk image from scratch into the store."""
 
     def open_image(self, artifact: File | ImageFile) -> ImageReader:
@@ -128,9 +128,11 @@ class Step(ABC, Generic[Opts]):
 class LocalStep(Step[Opts]):
     """Makes a file in scratch and seals it into the store."""
 
+    continues: ClassVar[bool] = False  # True: a killed execution's scratch is handed to the next one, not emptied
+
     @abstractmethod
     def build(self, options: Opts, inputs: Inputs, work: Work) -> AnyArtifact:
-        """Make the result. Called again after a crash, with the same scratch."""
+        """Make the result. Called again after a crash; scratch is empty then unless the step `continues`."""
 
 
 class GuestStep(Step[Opts]):

@@ -1,0 +1,106 @@
+"""What a run tells whoever watches it: values, rendered by ui.py and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted:
+    """A run begins, or goes on after a crash (`resumed`)."""
+
+    run: str
+    recipe: str
+    target: str
+    steps: Sequence[str]
+    resumed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepStarted:
+    """A step begins; `why` says why it must run."""
+
+    step: str
+    kind: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTotal:
+    """The step will move `count` bytes."""
+
+    step: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepAdvanced:
+    """The step moved `count` more bytes."""
+
+    step: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepNote:
+    """What the step does now, or why it had nothing to do."""
+
+    step: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFinished:
+    """A step has its result. `how` is done (found finished), ran or adopted; `seconds` is wall time."""
+
+    step: str
+    kind: str
+    how: str
+    seconds: float
+    result: File | ImageFile | Snapshot | MachineImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished:
+    """The run's last word. `error` is None when `status` is ok."""
+
+    run: str
+    status: str
+    outputs: Mapping[str, Any]
+    mutations: int
+    report: str
+    error: Mapping[str, Any] | None = None
+
+
+Event = RunStarted | StepStarted | StepTotal | StepAdvanced | StepNote | StepFinished | RunFinished
+
+
+class Watcher(Protocol):
+    """Receives every event of a run; called from any thread."""
+
+    def __call__(self, event: Event) -> None:
+        """Take the event."""
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    """A builder.progress.Progress that becomes events of one step."""
+
+    step: str
+    watch: Watcher
+
+    def total(self, count: int) -> None:
+        """Announce the total."""
+        self.watch(StepTotal(step=self.step, count=count))
+
+    def advance(self, count: int) -> None:
+        """Announce an advance."""
+        self.watch(StepAdvanced(step=self.step, count=count))
+
+    def note(self, text: str) -> None:
+        """Announce a note."""
+        self.watch(StepNote(step=self.step, text=text))

@@ -1,0 +1,82 @@
+"""Where emi keeps things: one directory, `EMI_HOME`, by default `~/.local/state/emi` (XDG_STATE_HOME).
+
+    store/objects/ab/ALGO-HEX   files by digest, read-only, each whole or absent
+    journal.sqlite              what was intended, begun and finished
+    runs/RUN/report.json        what a run did, for people and for later
+    scratch/KEY/                work in progress; safe to delete when nothing runs
+    cache/                      remembered answers (ETags, package files); safe to delete always
+    locks/                      who runs what; held by the kernel, gone with the process
+    sandbox/                    the embedded cloud's own directory
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import HostError
+
+
+@dataclass(frozen=True)
+class Home:
+    """The directory that holds a user's emi state, and the places in it."""
+
+    root: Path
+
+    @property
+    def objects(self) -> Path:
+        """The content-addressed files."""
+        return self.root / "store" / "objects"
+
+    @property
+    def journal(self) -> Path:
+        """The SQLite file of the journal."""
+        return self.root / "journal.sqlite"
+
+    @property
+    def runs(self) -> Path:
+        """One directory per run."""
+        return self.root / "runs"
+
+    @property
+    def scratch(self) -> Path:
+        """Work in progress, one directory per key and generation."""
+        return self.root / "scratch"
+
+    @property
+    def cache(self) -> Path:
+        """Remembered answers."""
+        return self.root / "cache"
+
+    @property
+    def locks(self) -> Path:
+        """Lock files."""
+        return self.root / "locks"
+
+    @property
+    def sandbox(self) -> Path:
+        """The embedded cloud's directory."""
+        return self.root / "sandbox"
+
+    def make(self) -> Home:
+        """Create what is missing, readable by this user only. Raises HostError when it cannot be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for place in (self.objects, self.runs, self.scratch, self.cache, self.locks):
+                place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HostError(
+                f"cannot write {error.filename or self.root}: {error.strerror}",
+                hint="Point EMI_HOME at a directory that you can write.",
+            ) from error
+        return self
+
+
+def home() -> Home:
+    """Return the user's Home, made by nobody yet."""
+    chosen = os.environ.get("EMI_HOME")
+    if chosen:
+        return Home(Path(chosen).expanduser().absolute())
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Home((Path(state) / "emi").expanduser().absolute())

@@ -1,0 +1,288 @@
+"""The journal: what was intended, begun, finished or given up, durable before the next thing happens.
+
+The only reader and writer of `journal.sqlite`. SQLite in WAL mode with synchronous=FULL: a word that `write` returned
+from survives kill -9 and a power cut. For one key and generation the words come in this order:
+
+    Intent  >  Effect (cloud steps: the id of what was started)  >  Result    or    Abandon, after any of them
+
+docs/design/journal.md has one sentence for each crash window between them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sql  # noqa: TID251 - this is the door
+
+from builder.crashpoint import reach
+from builder.errors import DiskFull, HostError
+from pipelines.artifact import ARTIFACT, File, ImageFile, MachineImage, Snapshot
+
+Status = Literal["running", "ok", "failed", "interrupted"]
+
+_tables = sql.MetaData()
+_words = sql.Table(
+    "words",
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("key", sql.String, nullable=False, index=True),
+    sql.Column("generation", sql.Integer, nullable=False),
+    sql.Column("word", sql.String, nullable=False),
+    sql.Column("body", sql.JSON, nullable=False),
+    sql.Column("run", sql.String, nullable=False),
+    sql.Column("at", sql.Float, nullable=False),
+)
+_ingredients = sql.Table(
+    "ingredients",
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("recipe", sql.String, nullable=False),
+    sql.Column("step", sql.String, nullable=False),
+    sql.Column("key", sql.String, nullable=False),
+    sql.Column("body", sql.JSON, nullable=False),
+    sql.UniqueConstraint("recipe", "step", "key"),
+)
+_runs = sql.Table(
+    "runs",
+    _tables,
+    sql.Column("run", sql.String, primary_key=True),
+    sql.Column("recipe", sql.String, nullable=False),
+    sql.Column("target", sql.String, nullable=False),
+    sql.Column("request", sql.JSON, nullable=False),
+    sql.Column("pins", sql.JSON),
+    sql.Column("status", sql.String, nullable=False),
+    sql.Column("error", sql.String),
+    sql.Column("outputs", sql.JSON),
+    sql.Column("started", sql.Float, nullable=False),
+    sql.Column("finished", sql.Float),
+)
+_uses = sql.Table(
+    "uses",
+    _tables,
+    sql.Column("run", sql.String, primary_key=True),
+    sql.Column("key", sql.String, primary_key=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """About to start."""
+
+    at: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """Something exists in a cloud by our doing: its id."""
+
+    resource: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Finished."""
+
+    artifact: File | ImageFile | Snapshot | MachineImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abandon:
+    """Given up under this generation, and why; the next attempt claims under the next number."""
+
+    why: str
+
+
+Word = Intent | Effect | Result | Abandon
+
+
+@dataclass(frozen=True, kw_only=True)
+class Last:
+    """The last word about a key, and the generation it was said under."""
+
+    generation: int
+    word: Word
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run: what was asked for, what the outside world was pinned to, and how it ended."""
+
+    run: str
+    recipe: str
+    target: str
+    request: Mapping[str, Any]
+    pins: Mapping[str, Any] | None
+    status: Status
+    error: str | None
+    outputs: Mapping[str, Any] | None
+    started: float
+    finished: float | None
+
+
+class Journal:
+    """The journal in one SQLite file, created when it is not there. Raises HostError when it cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
+        sql.event.listen(self._engine, "connect", _make_durable)
+        with self._durably() as connection:
+            _tables.create_all(connection)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._engine.dispose()
+
+    # What happened to a key
+
+    def write(self, key: str, generation: int, word: Word, *, run: str) -> None:
+        """Append a word; when this returns it is on the disk."""
+        name = type(word).__name__.lower()
+        reach(f"before journal:{name}")
+        with self._durably() as connection:
+            connection.execute(
+                _words.insert().values(
+                    key=key, generation=generation, word=name, body=_body(word), run=run, at=time.time()
+                )
+            )
+        reach(f"after journal:{name}")
+
+    def last(self, key: str) -> Last | None:
+        """Return the last word about a key, or None when there is none."""
+        query = sql.select(_words).where(_words.c.key == key).order_by(_words.c.id.desc()).limit(1)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        return Last(generation=row["generation"], word=_word(row["word"], row["body"])) if row else None
+
+    # What a key was made of
+
+    def remember(self, recipe: str, step: str, key: str, ingredients: Mapping[str, Any]) -> None:
+        """Keep what the key was computed from, so that a later miss can say what changed."""
+        insert = _ingredients.insert().prefix_with("OR IGNORE")
+        with self._durably() as connection:
+            connection.execute(insert.values(recipe=recipe, step=step, key=key, body=dict(ingredients)))
+
+    def remembered(self, recipe: str, step: str) -> Mapping[str, Any] | None:
+        """Return what the newest key of that step was computed from."""
+        query = (
+            sql.select(_ingredients.c.body)
+            .where(_ingredients.c.recipe == recipe, _ingredients.c.step == step)
+            .order_by(_ingredients.c.id.desc())
+            .limit(1)
+        )
+        with self._engine.connect() as connection:
+            found: Mapping[str, Any] | None = connection.execute(query).scalar()
+        return found
+
+    # Runs
+
+    def begin(self, run: str, *, recipe: str, target: str, request: Mapping[str, Any]) -> None:
+        """Record that a run begins."""
+        with self._durably() as connection:
+            connection.execute(
+                _runs.insert().values(
+                    run=run, recipe=recipe, target=target, request=dict(request), status="running", started=time.time()
+                )
+            )
+
+    def pin(self, run: str, pins: Mapping[str, Any]) -> None:
+        """Record what the run pinned the outside world to."""
+        self._update(run, pins=dict(pins))
+
+    def reopen(self, run: str) -> None:
+        """Record that a run that had not finished goes on."""
+        self._update(run, status="running", error=None, finished=None)
+
+    def end(self, run: str, status: Status, *, error: str | None = None, outputs: Mapping[str, Any] | None = None) -> None:
+        """Record how a run ended."""
+        reach("before journal:end")
+        self._update(run, status=status, error=error, outputs=dict(outputs or {}), finished=time.time())
+
+    def use(self, run: str, key: str) -> None:
+        """Record that the run relies on the key's result, so that a prune keeps it."""
+        with self._durably() as connection:
+            connection.execute(_uses.insert().prefix_with("OR IGNORE").values(run=run, key=key))
+
+    def run(self, run: str) -> Run | None:
+        """Return a run by its id."""
+        return next(iter(self._select_runs(sql.select(_runs).where(_runs.c.run == run))), None)
+
+    def runs(self, *, recipe: str | None = None, limit: int = 50) -> Sequence[Run]:
+        """Return runs, newest first."""
+        query = sql.select(_runs).order_by(_runs.c.started.desc()).limit(limit)
+        return self._select_runs(query.where(_runs.c.recipe == recipe) if recipe else query)
+
+    def kept(self) -> Sequence[File | ImageFile]:
+        """Return the files that a prune must keep: results used by the newest run of each recipe and target, and by
+        every run that says it is running.
+        """
+        newest = sql.select(sql.func.max(_runs.c.started)).group_by(_runs.c.recipe, _runs.c.target)
+        wanted = sql.select(_runs.c.run).where((_runs.c.started.in_(newest)) | (_runs.c.status == "running"))
+        keys = sql.select(_uses.c.key).where(_uses.c.run.in_(wanted))
+        query = sql.select(_words.c.body).where(_words.c.word == "result", _words.c.key.in_(keys))
+        with self._engine.connect() as connection:
+            found = [ARTIFACT.validate_python(body["artifact"]) for body in connection.execute(query).scalars()]
+        return [artifact for artifact in found if isinstance(artifact, (File, ImageFile))]
+
+    def _select_runs(self, query: sql.Select[Any]) -> Sequence[Run]:
+        with self._engine.connect() as connection:
+            return [Run(**row) for row in connection.execute(query).mappings()]
+
+    def _update(self, run: str, **values: Any) -> None:
+        with self._durably() as connection:
+            connection.execute(_runs.update().where(_runs.c.run == run).values(**values))
+
+    @contextmanager
+    def _durably(self) -> Iterator[sql.Connection]:
+        """A transaction that is on the disk when the block ends, SQLite's errors translated."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sql.exc.DBAPIError as error:
+            raise _translated(error, self._path) from error
+
+
+def _translated(error: sql.exc.DBAPIError, path: Path) -> HostError:
+    said = str(error.orig)
+    if "full" in said or "disk I/O" in said:
+        return DiskFull(f"no space left for {path}: {said}")
+    return HostError(f"cannot use the journal {path}: {said}", hint="Point EMI_HOME at a directory that you can write.")
+
+
+def _make_durable(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _body(word: Word) -> dict[str, Any]:
+    match word:
+        case Intent(at=at):
+            return {"at": at}
+        case Effect(resource=resource):
+            return {"resource": resource}
+        case Result(artifact=artifact):
+            return {"artifact": json.loads(artifact.model_dump_json())}
+        case Abandon(why=why):
+            return {"why": why}
+
+
+def _word(name: str, body: Mapping[str, Any]) -> Word:
+    match name:
+        case "intent":
+            return Intent(at=body["at"])
+        case "effect":
+            return Effect(resource=body["resource"])
+        case "result":
+            return Result(artifact=ARTIFACT.validate_python(body["artifact"]))
+        case _:
+            return Abandon(why=body["why"])
+
+

@@ -1,0 +1,57 @@
+"""Locks that die with their holder: flock on a file that says who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from builder.errors import BusyError
+
+
+@contextmanager
+def hold(path: Path, *, what: str, run: str, wait: bool, shared: bool = False) -> Iterator[None]:
+    """Hold the lock at `path` inside the block; the kernel drops it when the process dies, however it dies.
+
+    When another holds it: wait for as long as it takes, or raise BusyError that names the holder (process, host, run,
+    since when). `what` says to people what is locked. The file stays; its content is only ever informative.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        _take(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, what=what, wait=wait)
+        if not shared:
+            _sign(file, run)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _take(file: IO[str], mode: int, *, what: str, wait: bool) -> None:
+    try:
+        fcntl.flock(file, mode | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise BusyError(f"{what} is in use by {holder(Path(file.name))}") from None
+
+
+def _sign(file: IO[str], run: str) -> None:
+    file.seek(0)
+    file.truncate()
+    json.dump({"pid": os.getpid(), "host": socket.gethostname(), "run": run, "since": int(time.time())}, file)
+    file.flush()
+
+
+def holder(path: Path) -> str:
+    """Say in words who signed the lock last."""
+    try:
+        signed = json.loads(path.read_text(encoding="utf-8"))
+        since = time.strftime("%H:%M:%S", time.localtime(signed["since"]))
+        return f"run {signed['run']} (process {signed['pid']} on {signed['host']}, since {since})"
+    except (OSError, ValueError, KeyError):
+        return "another process"

@@ -1,0 +1,157 @@
+"""Content-addressed files: whole under their digest, or absent.
+
+Write order of a seal: the file is finished in scratch (same filesystem), fsynced, made read-only, renamed to its
+digest, and the directory fsynced. The rename is the commit point: a crash before it leaves scratch, which the next run
+empties; a crash after it leaves an object that no Result names, which `emi store prune` finds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder import durable
+from builder.digest import file_sha256
+from builder.errors import InternalError
+from builder.image.identify import identify, require_safe
+from builder.image.reader import open_image
+from builder.image.stream import ImageReader
+from builder.image.write import content_digest
+from pipelines.artifact import File, ImageFile, ImageFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What a prune removed and kept; sizes in bytes on the disk."""
+
+    removed: int
+    freed: int
+    kept: int
+    kept_size: int
+
+
+class FileStore:
+    """The store under one directory. Safe for several processes; its files are never changed once sealed."""
+
+    def __init__(self, objects: Path) -> None:
+        self._objects = objects
+
+    def name(self, digest: str) -> str:
+        """Return the object's path relative to `objects/`: `ab/sha256-abcd…`."""
+        algorithm, _, value = digest.partition(":")
+        return f"{value[:2]}/{algorithm}-{value}"
+
+    def backing_name(self, digest: str) -> str:
+        """Return how an overlay in the store names another object: relative, so that the store can move."""
+        return f"../{self.name(digest)}"
+
+    def path(self, artifact: File | ImageFile) -> Path:
+        """Return where the artifact's file lies; read-only."""
+        return self._objects / self.name(artifact.digest)
+
+    def contains(self, digest: str) -> bool:
+        """Say whether the object is here."""
+        return (self._objects / self.name(digest)).is_file()
+
+    def holds(self, artifact: File | ImageFile) -> bool:
+        """Say whether the artifact's file is here, and those its overlay reads from."""
+        if not self.contains(artifact.digest):
+            return False
+        backing = artifact.backing if isinstance(artifact, ImageFile) else None
+        return backing is None or self.holds(backing)
+
+    def seal_file(self, path: Path, *, name: str, sha256: str | None = None) -> File:
+        """Take a finished file from scratch; `sha256` ('sha256:HEX') when its maker hashed it already.
+
+        Sparse files are named by their content, so that no hole is hashed. Raises DiskFull.
+        """
+        status = path.stat()
+        if sha256 is None and status.st_blocks * 512 < status.st_size:
+            with open_image(path, "raw") as reader:
+                digest = content_digest(reader)
+        else:
+            digest = sha256 or file_sha256(path)
+        self._seal(path, digest)
+        return File(digest=digest, size=status.st_size, name=name)
+
+    def seal_image(
+        self, path: Path, *, format: ImageFormat, virtual_size: int, backing: ImageFile | None = None  # noqa: A002
+    ) -> ImageFile:
+        """Take a finished disk image from scratch. Raises DiskFull."""
+        if format == "raw":
+            with open_image(path, "raw") as reader:
+                digest = content_digest(reader)
+        else:
+            digest = file_sha256(path)
+        self._seal(path, digest)
+        return ImageFile(digest=digest, format=format, virtual_size=virtual_size, backing=backing)
+
+    def open_image(self, artifact: File | ImageFile, scratch: Path | None = None) -> ImageReader:
+        """Open an image for reading; a File's format is established first. Raises FormatRefused."""
+        path = self.path(artifact)
+        if isinstance(artifact, File):
+            found = require_safe(identify(path))
+            return open_image(path, found.format, scratch=scratch)
+        backing = self.open_image(artifact.backing) if artifact.backing else None
+        return open_image(path, artifact.format, backing=backing)
+
+    def _seal(self, path: Path, digest: str) -> None:
+        target = self._objects / self.name(digest)
+        with self.shared():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                os.utime(target)  # a prune that began before us must see it as new
+                path.unlink()
+                return
+            durable.fsync_file(path)
+            os.utime(path)  # sealed now: a download that a killed run began is older than this run
+            path.chmod(0o444)
+            durable.commit(path, target)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold off a prune for the block: for whoever looks and then relies on what was seen."""
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def _locked(self, mode: int) -> Iterator[None]:
+        self._objects.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._objects, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, mode)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def prune(self, keep: Collection[str], *, sealed_before: float) -> Pruned:
+        """Remove every object whose digest is not in `keep` and that was sealed before that time (epoch seconds).
+
+        A run in progress is safe: what it relies on is in `keep`, what it makes is sealed later.
+        """
+        removed = freed = kept = kept_size = 0
+        names = {self.name(digest) for digest in keep}
+        with self._locked(fcntl.LOCK_EX):
+            for path in sorted(self._objects.glob("*/*")):
+                status = path.stat()
+                size = status.st_blocks * 512
+                if f"{path.parent.name}/{path.name}" in names or status.st_mtime >= sealed_before:
+                    kept, kept_size = kept + 1, kept_size + size
+                    continue
+                path.unlink()
+                removed, freed = removed + 1, freed + size
+        return Pruned(removed=removed, freed=freed, kept=kept, kept_size=kept_size)
+
+
+def digests(artifact: File | ImageFile) -> list[str]:
+    """Return every digest that reading the artifact needs."""
+    if not isinstance(artifact, (File, ImageFile)):
+        raise InternalError(f"{artifact!r} has no file")
+    found = [artifact.digest]
+    if isinstance(artifact, ImageFile) and artifact.backing:
+        found += digests(artifact.backing)
+    return found
