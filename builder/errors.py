@@ -39,10 +39,11 @@ class EmiError(Exception):
     retryable: ClassVar[bool] = False
     advice: ClassVar[str] = "Run the same command again with --json for every detail."
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: float = 0) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint or self.advice
+        self.retry_after = retry_after  # seconds the other side asked us to wait before a retry (HTTP's Retry-After)
 
 
 class UsageError(EmiError):

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess  # noqa: TID251 - this is the door
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +32,11 @@ _TAIL = 2000  # characters of stderr shown in an error: a screenful
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
-    """What a program said: its standard output and error, as bytes. It ended with status 0."""
+    """What a program said, as bytes, and its exit status: 0, unless others were allowed."""
 
     stdout: bytes
     stderr: bytes
+    status: int = 0
 
 
 def run(
@@ -45,12 +46,13 @@ def run(
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     timeout: float = 3600,
+    allowed: Collection[int] = (0,),
 ) -> Completed:
     """Run a program to its end and return its output; it dies with us, also on kill -9.
 
-    `environment` is added to ours, `timeout` is in seconds. Output is spooled to unlinked files, so a chatty program
-    costs no memory. Raises ToolMissing (with the package to install) and ToolFailed (with the command, ready to
-    paste, and its last lines).
+    `environment` is added to ours, `timeout` is in seconds, `allowed` are the exit statuses that are no error. Output
+    is spooled to unlinked files, so a chatty program costs no memory. Raises ToolMissing (with the package to install)
+    and ToolFailed (with the command, ready to paste, and its last lines).
     """
     command = [str(word) for word in argv]
     find(command[0])
@@ -73,8 +75,8 @@ def run(
             raise
         out.seek(0)
         err.seek(0)
-        done = Completed(stdout=out.read(), stderr=err.read())
-    if process.returncode:
+        done = Completed(stdout=out.read(), stderr=err.read(), status=process.returncode)
+    if process.returncode not in allowed:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()[-_TAIL:]
         raise ToolFailed(f"exit status {process.returncode} from: {shlex.join(command)}\n{said}")
     return done

@@ -25,7 +25,8 @@ def retrying(
     """Return `call()`, repeating it while it raises a retryable EmiError; times are in seconds.
 
     Waits grow by doubling with full jitter. When `deadline` or `attempts` is used up the last error is raised as it
-    came. Only for calls that are idempotent: whoever calls this vouches for that.
+    came. A wait is never shorter than the error's `retry_after`. Only for calls that are idempotent: whoever calls this
+    vouches for that.
     """
 
     def before_sleep(state: tenacity.RetryCallState) -> None:
@@ -33,9 +34,15 @@ def retrying(
         wait = state.next_action.sleep if state.next_action else 0
         progress.note(f"attempt {state.attempt_number} failed, again in {wait:.1f} s: {error}")
 
+    backoff = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
+
+    def pause(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return max(backoff(state), error.retry_after if isinstance(error, EmiError) else 0)
+
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, EmiError) and error.retryable),
-        wait=tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait),
+        wait=pause,
         stop=tenacity.stop_after_delay(deadline) | tenacity.stop_after_attempt(attempts),
         before_sleep=before_sleep,
         reraise=True,
