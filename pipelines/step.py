@@ -140,6 +140,7 @@ class GuestStep(Step[Opts]):
 
     accepts = (ImageFile, File)
     returns = ImageFile
+    reads: ClassVar[tuple[str, ...]] = ("/etc/fstab",)  # files of the root filesystem that `edits` finds in the facts
 
     @abstractmethod
     def edits(self, options: Opts, facts: GuestFacts) -> Sequence[Edit] | Unchanged:
@@ -156,6 +157,9 @@ class CloudStep(Step[Opts]):
     @abstractmethod
     def calls(self, options: Opts) -> Sequence[Call]:
         """Return every kind of API call that find, start, finish and present may make."""
+
+    def preflight(self, options: Opts, cloud: Cloud) -> None:
+        """Raise now, before anything is spent, what `start` would be refused for later. Only reads."""
 
     @abstractmethod
     def find(self, options: Opts, inputs: Inputs, claim: Claim, cloud: Cloud) -> str | None:

@@ -37,6 +37,7 @@ class WriteFile:
 
     path: str
     data: bytes
+    why: str = ""  # what a person is told about it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class SetLabel:
 
     device: str
     label: str
+    why: str = ""  # what a person is told about it
 
 
 Edit = WriteFile | SetLabel
