@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -16,26 +16,26 @@ from builder.errors import BusyError
 
 
 @contextmanager
-def hold(path: Path, *, what: str, run: str, wait: bool, shared: bool = False) -> Iterator[None]:
+def hold(path: Path, *, what: str, wait: bool) -> Iterator[Callable[[str], None]]:
     """Hold the lock at `path` inside the block; the kernel drops it when the process dies, however it dies.
 
     When another holds it: wait for as long as it takes, or raise BusyError that names the holder (process, host, run,
-    since when). `what` says to people what is locked. The file stays; its content is only ever informative.
+    since when). `what` says to people what is locked. The block gets a function to sign with a run's id; the file
+    stays, its content is only ever informative.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
-        _take(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, what=what, wait=wait)
-        if not shared:
-            _sign(file, run)
+        _take(file, what=what, wait=wait)
+        _sign(file, "(starting)")
         try:
-            yield
+            yield lambda run: _sign(file, run)
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _take(file: IO[str], mode: int, *, what: str, wait: bool) -> None:
+def _take(file: IO[str], *, what: str, wait: bool) -> None:
     try:
-        fcntl.flock(file, mode | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         raise BusyError(f"{what} is in use by {holder(Path(file.name))}") from None
 
