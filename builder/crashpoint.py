@@ -19,9 +19,10 @@ def reach(name: str) -> None:
     """Die here if `EMI_CRASH_AT` is `NAME` or `NAME@N` and this is the Nth time; otherwise return."""
     if not _WANTED and not _LOG:
         return
-    _reached[name] = _reached.get(name, 0) + 1
+    # Counted in a local: another thread may count on before the comparison, and the Nth time must not be missed.
+    count = _reached[name] = _reached.get(name, 0) + 1
     if _LOG:
         with open(_LOG, "a", encoding="utf-8") as log:
-            log.write(f"{name}@{_reached[name]}\n")
-    if name == _WANTED and _reached[name] == int(_COUNT or 1):
+            log.write(f"{name}@{count}\n")
+    if name == _WANTED and count == int(_COUNT or 1):
         os.kill(os.getpid(), signal.SIGKILL)

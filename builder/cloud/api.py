@@ -31,6 +31,7 @@ class SnapshotRecord:
     snapshot_id: str
     status: str
     volume_size: int
+    status_message: str = ""  # why, when the status is error
     progress: str = ""
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -73,6 +74,7 @@ class ImageRecord:
     image_id: str
     name: str
     state: str
+    owner_id: str = ""
     state_reason: str = ""
     architecture: str = ""
     root_device_name: str = ""
@@ -140,7 +142,7 @@ class Cloud(Protocol):
     def register_image(self, claim: Claim, spec: ImageSpec) -> str:
         """Register and return the image id; the claim's tag is set in the call itself.
 
-        Raises CloudConflict when the name is taken.
+        A taken name is an adoption when that image carries the claim; else raises CloudConflict naming the image.
         """
 
     def deregister_image(self, image_id: str) -> None:
