@@ -13,6 +13,10 @@ class _Artifact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     noun: ClassVar[str]
 
+    def digests(self) -> tuple[str, ...]:
+        """Return every digest in the store that reading the artifact needs; none for what lies in a cloud."""
+        return ()
+
 
 class File(_Artifact):
     """A file in the store whose inside nobody has looked at yet: a download, an unpacked member."""
@@ -22,6 +26,10 @@ class File(_Artifact):
     digest: str = Field(description="`sha256:HEX` or, for a sparse file, `blocks:HEX`; names it in the store")
     size: int = Field(description="bytes, holes included")
     name: str = Field(description="what the publisher called it; for people and for error messages")
+
+    def digests(self) -> tuple[str, ...]:
+        """Return its digest."""
+        return (self.digest,)
 
 
 class ImageFile(_Artifact):
@@ -35,6 +43,10 @@ class ImageFile(_Artifact):
     backing: ImageFile | None = Field(
         default=None, description="what an overlay's missing clusters are read from; only overlays made by us have one"
     )
+
+    def digests(self) -> tuple[str, ...]:
+        """Return its digest and those of its backing chain."""
+        return (self.digest, *(self.backing.digests() if self.backing else ()))
 
 
 class Snapshot(_Artifact):

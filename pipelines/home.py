@@ -1,12 +1,12 @@
 """Where emi keeps things: one directory, `EMI_HOME`, by default `~/.local/state/emi` (XDG_STATE_HOME).
 
-    store/objects/ab/ALGO-HEX   files by digest, read-only, each whole or absent
-    journal.sqlite              what was intended, begun and finished
-    runs/RUN/report.json        what a run did, for people and for later
-    scratch/KEY/                work in progress; safe to delete when nothing runs
-    cache/                      remembered answers (ETags, package files); safe to delete always
-    locks/                      who runs what; held by the kernel, gone with the process
-    sandbox/                    the embedded cloud's own directory
+store/objects/ab/ALGO-HEX   files by digest, read-only, each whole or absent
+journal.sqlite              what was intended, begun and finished
+runs/RUN/report.json        what a run did, for people and for later
+scratch/KEY/                work in progress; safe to delete when nothing runs
+cache/                      remembered answers (ETags, package files); safe to delete always
+locks/                      who runs what; held by the kernel, gone with the process
+sandbox/                    the embedded cloud's own directory
 """
 
 from __future__ import annotations

@@ -199,7 +199,9 @@ class Journal:
         """Record that a run that had not finished goes on."""
         self._update(run, status="running", error=None, finished=None)
 
-    def end(self, run: str, status: Status, *, error: str | None = None, outputs: Mapping[str, Any] | None = None) -> None:
+    def end(
+        self, run: str, status: Status, *, error: str | None = None, outputs: Mapping[str, Any] | None = None
+    ) -> None:
         """Record how a run ended."""
         reach("before journal:end")
         self._update(run, status=status, error=error, outputs=dict(outputs or {}), finished=time.time())
@@ -218,9 +220,9 @@ class Journal:
         query = sql.select(_runs).order_by(_runs.c.started.desc()).limit(limit)
         return self._select_runs(query.where(_runs.c.recipe == recipe) if recipe else query)
 
-    def kept(self) -> Sequence[File | ImageFile]:
-        """Return the files that a prune must keep: results used by the newest run of each recipe and target, and by
-        every run that says it is running.
+    def kept_digests(self) -> set[str]:
+        """Return the digests that a prune must keep: of results used by the newest run of each recipe and target, and
+        by every run that did not finish.
         """
         newest = sql.select(sql.func.max(_runs.c.started)).group_by(_runs.c.recipe, _runs.c.target)
         wanted = sql.select(_runs.c.run).where((_runs.c.started.in_(newest)) | (_runs.c.status == "running"))
@@ -228,7 +230,14 @@ class Journal:
         query = sql.select(_words.c.body).where(_words.c.word == "result", _words.c.key.in_(keys))
         with self._engine.connect() as connection:
             found = [ARTIFACT.validate_python(body["artifact"]) for body in connection.execute(query).scalars()]
-        return [artifact for artifact in found if isinstance(artifact, (File, ImageFile))]
+        return {digest for artifact in found for digest in artifact.digests()}
+
+    def oldest_running(self) -> float:
+        """Return when the oldest run that says it is running began; now, when there is none (epoch seconds)."""
+        query = sql.select(sql.func.min(_runs.c.started)).where(_runs.c.status == "running")
+        with self._engine.connect() as connection:
+            found: float | None = connection.execute(query).scalar()
+        return found if found is not None else time.time()
 
     def _select_runs(self, query: sql.Select[Any]) -> Sequence[Run]:
         with self._engine.connect() as connection:
@@ -284,5 +293,3 @@ def _word(name: str, body: Mapping[str, Any]) -> Word:
             return Result(artifact=ARTIFACT.validate_python(body["artifact"]))
         case _:
             return Abandon(why=body["why"])
-
-

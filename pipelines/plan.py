@@ -14,7 +14,7 @@ from typing import Any
 
 from builder.cloud.api import Call
 from builder.cloud.claims import RECIPE_TAG, Claim
-from pipelines.artifact import File, ImageFile
+from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
 from pipelines.journal import Abandon, Effect, Intent, Journal, Result
 from pipelines.recipe import Recipe, StepItem
 from pipelines.step import AnyArtifact, CloudStep, GuestStep, Inputs
@@ -102,9 +102,7 @@ def labels(recipe: Recipe) -> dict[str, str]:
     return {RECIPE_TAG: recipe.name}
 
 
-def ingredients(
-    recipe: Recipe, node: Node, inputs: Inputs, pins: Mapping[str, Any], target: Target
-) -> dict[str, Any]:
+def ingredients(recipe: Recipe, node: Node, inputs: Inputs, pins: Mapping[str, Any], target: Target) -> dict[str, Any]:
     """Return, as JSON values, everything that decides the node's result."""
     made_of: dict[str, Any] = {
         "steps": [
@@ -166,9 +164,7 @@ class Surveyor:
         calls = tuple(node.cloud_step.calls(node.items[0].options)) if node.cloud_step else ()
         expected = node.items[0].step.expect(node.items[0].options, pins.get(node.id) or {})
         if inputs is None:
-            return Prospect(
-                node=node, verdict="will run", why=f"after {node.source}", calls=calls, expected=expected
-            )
+            return Prospect(node=node, verdict="will run", why=f"after {node.source}", calls=calls, expected=expected)
         made_of = ingredients(self.recipe, node, inputs, pins, self.target)
         key = key_of(made_of)
         done = self._finished(node, key)
@@ -242,5 +238,7 @@ def _name(artifact: AnyArtifact) -> str:
     match artifact:
         case File() | ImageFile():
             return artifact.digest
-        case _:
-            return getattr(artifact, "image_id", None) or getattr(artifact, "snapshot_id", "")
+        case Snapshot():
+            return artifact.snapshot_id
+        case MachineImage():
+            return artifact.image_id

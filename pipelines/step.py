@@ -60,7 +60,14 @@ class Store(Protocol):
     def seal_file(self, path: Path, *, name: str, sha256: str | None = None) -> File:
         """Take a finished file from scratch into the store; `sha256` ('sha256:HEX') when the step hashed it already."""
 
-    def seal_image(self, path: Path, *, format: ImageFormat, virtual_size: int, backing: ImageFile | None = None) -> ImageFile:  # noqa: A002
+    def seal_image(
+        self,
+        path: Path,
+        *,
+        format: ImageFormat,
+        virtual_size: int,
+        backing: ImageFile | None = None,
+    ) -> ImageFile:
         """Take a finished disk image from scratch into the store."""
 
     def open_image(self, artifact: File | ImageFile) -> ImageReader:

@@ -11,13 +11,13 @@ import fcntl
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder import durable
 from builder.digest import file_sha256
-from builder.errors import InternalError
-from builder.image.identify import identify, require_safe
+from builder.image.identify import identify
+from builder.image.identity import Identity, require_safe
 from builder.image.reader import open_image
 from builder.image.stream import ImageReader
 from builder.image.write import content_digest
@@ -59,10 +59,7 @@ class FileStore:
 
     def holds(self, artifact: File | ImageFile) -> bool:
         """Say whether the artifact's file is here, and those its overlay reads from."""
-        if not self.contains(artifact.digest):
-            return False
-        backing = artifact.backing if isinstance(artifact, ImageFile) else None
-        return backing is None or self.holds(backing)
+        return all(self.contains(digest) for digest in artifact.digests())
 
     def seal_file(self, path: Path, *, name: str, sha256: str | None = None) -> File:
         """Take a finished file from scratch; `sha256` ('sha256:HEX') when its maker hashed it already.
@@ -79,7 +76,12 @@ class FileStore:
         return File(digest=digest, size=status.st_size, name=name)
 
     def seal_image(
-        self, path: Path, *, format: ImageFormat, virtual_size: int, backing: ImageFile | None = None  # noqa: A002
+        self,
+        path: Path,
+        *,
+        format: ImageFormat,
+        virtual_size: int,
+        backing: ImageFile | None = None,
     ) -> ImageFile:
         """Take a finished disk image from scratch. Raises DiskFull."""
         if format == "raw":
@@ -94,10 +96,15 @@ class FileStore:
         """Open an image for reading; a File's format is established first. Raises FormatRefused."""
         path = self.path(artifact)
         if isinstance(artifact, File):
-            found = require_safe(identify(path))
-            return open_image(path, found.format, scratch=scratch)
+            return open_image(path, self.establish(artifact).format, scratch=scratch)
         backing = self.open_image(artifact.backing) if artifact.backing else None
         return open_image(path, artifact.format, backing=backing)
+
+    def establish(self, file: File) -> Identity:
+        """Return what a file is, under the name its publisher gave it. Raises FormatRefused unless it is an image."""
+        found = replace(identify(self.path(file)), path=Path(file.name))
+        require_safe(found)
+        return found
 
     def _seal(self, path: Path, digest: str) -> None:
         target = self._objects / self.name(digest)
@@ -145,13 +152,3 @@ class FileStore:
                 path.unlink()
                 removed, freed = removed + 1, freed + size
         return Pruned(removed=removed, freed=freed, kept=kept, kept_size=kept_size)
-
-
-def digests(artifact: File | ImageFile) -> list[str]:
-    """Return every digest that reading the artifact needs."""
-    if not isinstance(artifact, (File, ImageFile)):
-        raise InternalError(f"{artifact!r} has no file")
-    found = [artifact.digest]
-    if isinstance(artifact, ImageFile) and artifact.backing:
-        found += digests(artifact.backing)
-    return found

@@ -1,0 +1,206 @@
+"""The command line: verbs, their options and their help; the only place that ends the process.
+
+The work is in verbs.py, imported when a verb runs, so that `emi --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from builder.errors import EmiError, InternalError, Interrupted
+
+if TYPE_CHECKING:
+    from pipelines import verbs
+else:
+
+    class _Lazily:
+        """A module that is imported when its first name is used: pydantic, SQLAlchemy and rich cost 0.2 s."""
+
+        def __getattr__(self, name: str) -> Any:
+            return _interruptible(getattr(importlib.import_module("pipelines.verbs"), name))
+
+    verbs = _Lazily()
+
+app = typer.Typer(
+    name="emi",
+    help="Machine-image pipelines for AWS and Eucalyptus: a YAML recipe becomes exactly one registered image.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 2 the recipe or usage is wrong, 130 interrupted; docs/errors.md lists the others.",
+)
+sandbox_app = typer.Typer(no_args_is_help=True, help="The embedded cloud on this machine: start, stop, look.")
+store_app = typer.Typer(no_args_is_help=True, help="The content-addressed files that finished steps left.")
+app.add_typer(sandbox_app, name="sandbox")
+app.add_typer(store_app, name="store")
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Variables = Annotated[
+    list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Set a variable of the recipe; repeatable.")
+]
+Mirrors = Annotated[
+    list[str] | None,
+    typer.Option("--mirror", metavar="PREFIX=URL", help="Read URLs that begin with PREFIX from URL; repeatable."),
+]
+CloudName = Annotated[
+    str | None,
+    typer.Option("--cloud", metavar="NAME", help="sandbox (default), aws, aws:PROFILE or aws:PROFILE@REGION."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run of this recipe instead of refusing.")]
+
+
+@app.command()
+def validate(recipe: RecipeFile, var: Variables = None) -> None:
+    """Check a recipe and show every problem on its line; runs nothing."""
+    verbs.validate(recipe, var or [])
+
+
+@app.command()
+def plan(
+    recipe: RecipeFile, var: Variables = None, mirror: Mirrors = None, cloud: CloudName = None, json: AsJson = False
+) -> None:
+    """Show what a run would do: which steps, why, how many bytes, which cloud calls."""
+    verbs.plan(recipe, var or [], mirror or [], cloud, as_json=json)
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    var: Variables = None,
+    mirror: Mirrors = None,
+    cloud: CloudName = None,
+    wait: Wait = False,
+    json: AsJson = False,
+) -> None:
+    """Run a recipe to its registered image; continues a run that was cut."""
+    verbs.run(recipe, var or [], mirror or [], cloud, wait=wait, as_json=json)
+
+
+@app.command()
+def resume(
+    run: Annotated[str | None, typer.Argument(help="The run's id; the newest unfinished one by default.")] = None,
+    wait: Wait = False,
+    json: AsJson = False,
+) -> None:
+    """Carry on with a run that was killed, interrupted or failed."""
+    verbs.resume(run, wait=wait, as_json=json)
+
+
+@app.command()
+def status(
+    run: Annotated[str | None, typer.Argument(help="A run's id; all recent runs by default.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Show recent runs, or one run's steps, results and report."""
+    verbs.status(run, as_json=json)
+
+
+@app.command()
+def steps(kind: Annotated[str | None, typer.Argument(help="A step kind; all of them by default.")] = None) -> None:
+    """List the step kinds, or describe one with all its options."""
+    verbs.steps(kind)
+
+
+@app.command()
+def schema() -> None:
+    """Print the recipes' JSON Schema (draft 2020-12), for editors."""
+    verbs.schema()
+
+
+@app.command()
+def doctor(
+    cloud: CloudName = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the appliance launch (about 10 s).")] = False,
+    json: AsJson = False,
+) -> None:
+    """Check that this machine can do it: tools, appliance, acceleration, space, credentials."""
+    verbs.doctor(cloud, quick=quick, as_json=json)
+
+
+@app.command()
+def inspect(
+    image: Annotated[Path, typer.Argument(help="A disk image file.", show_default=False)], json: AsJson = False
+) -> None:
+    """Show an image's format, sizes, partitions, filesystems and labels."""
+    verbs.inspect(image, as_json=json)
+
+
+@sandbox_app.command("start")
+def sandbox_start(json: AsJson = False) -> None:
+    """Start the embedded cloud, or say that it runs; it keeps its state and is kept until stopped."""
+    verbs.sandbox_start(as_json=json)
+
+
+@sandbox_app.command("stop")
+def sandbox_stop() -> None:
+    """Stop the embedded cloud; its state stays on disk."""
+    verbs.sandbox_stop()
+
+
+@sandbox_app.command("status")
+def sandbox_status(json: AsJson = False) -> None:
+    """Show whether the embedded cloud runs, where, and what is in it."""
+    verbs.sandbox_status(as_json=json)
+
+
+@store_app.command("prune")
+def store_prune() -> None:
+    """Remove files that no recipe's newest run needs; safe beside a run in progress."""
+    verbs.store_prune()
+
+
+@store_app.command("status")
+def store_status() -> None:
+    """Show how many files the store holds and how much room they take."""
+    verbs.store_status()
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()  # ends the process itself, with 2 for bad usage
+    except EmiError as error:
+        _fail(error)
+    except Exception as error:  # noqa: BLE001 - the last net: no traceback reaches a user
+        _fail(_defect(error))
+    sys.exit(0)
+
+
+def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a verb so that Ctrl-C is our Interrupted; typer would end with 1."""
+
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            verb(*arguments, **options)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+
+    return guarded
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(error: EmiError) -> NoReturn:
+    verbs.complain(error)
+    sys.exit(error.exit_code)
+
+
+def _defect(error: Exception) -> InternalError:
+    with tempfile.NamedTemporaryFile("w", prefix="emi-defect-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    return InternalError(f"a defect in emi: {type(error).__name__}: {error}; the trace is in {file.name}")

@@ -1,0 +1,195 @@
+"""One node at a time: from the journal's last word about its key to its result."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.guest.edit import Outcome, edit_image
+
+from builder.cloud.claims import Claim
+from builder.errors import CloudNotFound, GuestError, InternalError
+from builder.guest.facts import GuestFacts
+from builder.progress import Progress
+from pipelines import locks
+from pipelines.artifact import File, ImageFile
+from pipelines.home import Home
+from pipelines.journal import Abandon, Effect, Intent, Result
+from pipelines.plan import Node, Prospect, Surveyor, ingredients, key_of, labels
+from pipelines.step import AnyArtifact, CloudStep, GuestStep, Inputs, LocalStep, Outside, Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Realiser:
+    """Brings nodes to their results, for one run."""
+
+    surveyor: Surveyor
+    home: Home
+    outside: Outside
+    pins: Mapping[str, Any]
+    run: str
+    epoch: int | None
+
+    def realise(
+        self, node: Node, inputs: Inputs, progress: Progress, announce: Callable[[Prospect], None]
+    ) -> tuple[str, AnyArtifact]:
+        """Return how (done, ran, adopted) and what; every word is durable before the next thing happens."""
+        made_of = ingredients(self.surveyor.recipe, node, inputs, self.pins, self.surveyor.target)
+        key = key_of(made_of)
+        journal = self.surveyor.journal
+        lock = self.home.locks / f"key-{key[:32]}"
+        # Two recipes may share a step; the second waits for the first and then finds it done.
+        with locks.hold(lock, what=f"step {node.title}", wait=True) as sign:
+            sign(self.run)
+            journal.use(self.run, key)
+            with self.surveyor.store.shared():
+                prospect = self.surveyor.prospect(node, inputs, self.pins)
+            announce(prospect)
+            if prospect.result is not None:
+                return "done", prospect.result
+            journal.remember(self.surveyor.recipe.name, node.id, key, made_of)
+            if node.cloud_step:
+                return self._in_cloud(node.cloud_step, node, inputs, key, progress)
+            return "ran", self._here(node, inputs, key, progress)
+
+    def _here(self, node: Node, inputs: Inputs, key: str, progress: Progress) -> AnyArtifact:
+        journal = self.surveyor.journal
+        last = journal.last(key)
+        generation = last.generation if last else 0
+        step = node.items[0].step
+        scratch = self.home.scratch / key[:32]
+        if not (isinstance(step, LocalStep) and step.continues):
+            _empty(scratch)
+        scratch.mkdir(parents=True, exist_ok=True)
+        journal.write(key, generation, Intent(at=time.time()), run=self.run)
+        match step:
+            case LocalStep():
+                work = self._work(node, scratch, progress)
+                artifact = step.build(node.items[0].options, inputs, work)
+            case GuestStep():
+                artifact = self._guest(node, inputs, scratch, progress)
+            case _:
+                raise InternalError(f"{node.kind} is no step of a known shape")
+        journal.write(key, generation, Result(artifact=artifact), run=self.run)
+        _empty(scratch)
+        return artifact
+
+    def _in_cloud(
+        self, step: CloudStep[Any], node: Node, inputs: Inputs, key: str, progress: Progress
+    ) -> tuple[str, AnyArtifact]:
+        journal, cloud = self.surveyor.journal, self.surveyor.target.cloud
+        options = node.items[0].options
+        for attempt in (1, 2):
+            generation, effect = self._claim_of(key)
+            scratch = self.home.scratch / f"{key[:32]}.{generation}"
+            scratch.mkdir(parents=True, exist_ok=True)
+            work = self._work(node, scratch, progress)
+            claim = Claim(key, generation)
+            how = "ran"
+            if effect is None:
+                effect = step.find(options, inputs, claim, cloud)
+                how = "adopted" if effect else "ran"
+                effect = effect or step.start(options, inputs, claim, cloud, work)
+                journal.write(key, generation, Effect(resource=effect), run=self.run)
+            else:
+                how = "adopted"
+            try:
+                artifact = step.finish(options, inputs, effect, cloud, work)
+            except CloudNotFound as error:
+                # What we began was deleted by someone else: claim anew, once, so that nothing loops for ever.
+                journal.write(key, generation, Abandon(why=error.message), run=self.run)
+                _empty(scratch)
+                if attempt == 2:
+                    raise
+                continue
+            journal.write(key, generation, Result(artifact=artifact), run=self.run)
+            _empty(scratch)
+            return how, artifact
+        raise InternalError("a second attempt neither ended nor failed")
+
+    def _claim_of(self, key: str) -> tuple[int, str | None]:
+        """Return the generation to claim under, with its Intent written, and the Effect there is already."""
+        journal = self.surveyor.journal
+        last = journal.last(key)
+        match last:
+            case None:
+                generation = 0
+            case _:
+                generation = last.generation
+                match last.word:
+                    case Effect(resource=resource):
+                        return generation, resource
+                    case Intent():
+                        return generation, None
+                    case Result():
+                        # The survey looked: the cloud has it no more. Its token is spent, so a new generation.
+                        journal.write(key, generation, Abandon(why="gone from the cloud"), run=self.run)
+                        generation += 1
+                    case Abandon():
+                        generation += 1
+        journal.write(key, generation, Intent(at=time.time()), run=self.run)
+        return generation, None
+
+    def _guest(self, node: Node, inputs: Inputs, scratch: Path, progress: Progress) -> ImageFile:
+        store = self.surveyor.store
+        base = self._base(inputs)
+        target = scratch / "overlay.qcow2"
+        outcomes = edit_image(
+            store.path(base),
+            base.format,
+            target,
+            [_editor(item.step, item.options) for item in node.items],
+            backing_name=store.backing_name(base.digest),
+            progress=progress,
+        )
+        _tell(node, outcomes, progress)
+        if not target.exists():
+            return base
+        return store.seal_image(target, format="qcow2", virtual_size=base.virtual_size, backing=base)
+
+    def _base(self, inputs: Inputs) -> ImageFile:
+        """Return the input as an image whose format we know; a download's is established now."""
+        match inputs.source:
+            case ImageFile():
+                return inputs.source
+            case File():
+                found = self.surveyor.store.establish(inputs.source)
+                if found.format not in ("raw", "qcow2") or found.virtual_size is None:
+                    raise GuestError(
+                        f"{inputs.source.name} is in {found.format} format, which cannot be edited in place",
+                        hint="Add a `convert` step before it.",
+                    )
+                return ImageFile(digest=inputs.source.digest, format=found.format, virtual_size=found.virtual_size)
+            case _:
+                raise InternalError("a guest step without an image")
+
+    def _work(self, node: Node, scratch: Path, progress: Progress) -> Work:
+        return Work(
+            scratch=scratch,
+            outside=self.outside,
+            pins=self.pins.get(node.items[0].id) or {},
+            progress=progress,
+            epoch=self.epoch,
+            labels=labels(self.surveyor.recipe),
+        )
+
+
+def _editor(step: Any, options: Any) -> Callable[[GuestFacts], Any]:
+    def edits(facts: GuestFacts) -> Any:
+        return step.edits(options, facts)
+
+    return edits
+
+
+def _tell(node: Node, outcomes: list[Outcome], progress: Progress) -> None:
+    for item, outcome in zip(node.items, outcomes, strict=True):
+        progress.note(f"{item.id}: {outcome}")
+
+
+def _empty(scratch: Path) -> None:
+    if scratch.exists():
+        shutil.rmtree(scratch)

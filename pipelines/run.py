@@ -1,0 +1,288 @@
+"""Realise a plan: each node once, each word durable before the next thing happens, resumable at any moment.
+
+Resuming is one match on the journal's last word for a key (`_claim_of` in realise.py); a run that was cut is continued
+by `emi run` of the same recipe as well as by `emi resume`, with what it had pinned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from builder import durable
+from builder.cloud.api import Call
+from builder.errors import EmiError, Interrupted, UsageError
+from pipelines import locks
+from pipelines.events import RunFinished, RunStarted, StepFinished, StepProgress, StepStarted, Watcher
+from pipelines.home import Home
+from pipelines.journal import Journal, Run, Status
+from pipelines.plan import Node, Prospect, Surveyor, arrange, bind
+from pipelines.realise import Realiser
+from pipelines.recipe import Recipe
+from pipelines.step import AnyArtifact, Outside
+from pipelines.store import FileStore
+from pipelines.targets import Target
+
+READ_ONLY = ("Describe", "List", "Get")  # how EC2 and EBS name the calls that change nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a person asked for; equal requests continue each other's unfinished runs."""
+
+    recipe: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
+    cloud: str
+    mirrors: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the request with the recipe's digest, as the journal keeps it."""
+        return {
+            "recipe": str(self.recipe.absolute()),
+            "sha256": hashlib.sha256(self.recipe.read_bytes()).hexdigest(),
+            "variables": dict(self.variables),
+            "cloud": self.cloud,
+            "mirrors": [list(pair) for pair in self.mirrors],
+        }
+
+    @classmethod
+    def of_run(cls, run: Run) -> Request:
+        """Return what a run was asked for. Raises UsageError when its recipe is gone or changed."""
+        asked = run.request
+        recipe = Path(asked["recipe"])
+        request = cls(
+            recipe=recipe,
+            variables=asked["variables"],
+            cloud=asked["cloud"],
+            mirrors=tuple((prefix, instead) for prefix, instead in asked["mirrors"]),
+        )
+        if not recipe.is_file() or request.to_json()["sha256"] != asked["sha256"]:
+            raise UsageError(
+                f"{recipe} is not the recipe any more that run {run.run} began with",
+                hint=f"`emi run {recipe}` starts a new run; finished steps that did not change are not repeated.",
+            )
+        return request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended, for the summary."""
+
+    run: str
+    outputs: Mapping[str, Any]
+    steps: Sequence[StepFinished]
+    calls: Mapping[str, int]
+    report: Path
+    seconds: float
+
+
+class Calls:
+    """Counts the calls that a target makes."""
+
+    def __init__(self) -> None:
+        self.made: Counter[str] = Counter()
+
+    def __call__(self, call: Call) -> None:
+        """Count one call."""
+        self.made[str(call)] += 1
+
+    def mutations(self) -> int:
+        """Return how many of them may have changed something."""
+        return sum(count for name, count in self.made.items() if not name.partition(":")[2].startswith(READ_ONLY))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Runs one recipe against one target."""
+
+    home: Home
+    journal: Journal
+    store: FileStore
+    recipe: Recipe
+    request: Request
+    target: Target
+    calls: Calls
+    watch: Watcher
+    epoch: int | None = None
+
+    def lock(self, *, wait: bool) -> AbstractContextManager[Callable[[str], None]]:
+        """Hold this recipe on this target; a second run waits, or is refused by name of the holder (BusyError)."""
+        name = hashlib.sha256(f"{self.recipe.name}\n{self.target.identity}".encode()).hexdigest()[:32]
+        return locks.hold(self.home.locks / f"recipe-{name}", what=f"recipe `{self.recipe.name}`", wait=wait)
+
+    def unfinished(self) -> Run | None:
+        """Return the newest run of this recipe and target if it did not finish and asked for the same."""
+        runs = [run for run in self.journal.runs(recipe=self.recipe.name) if run.target == self.target.identity]
+        newest = runs[0] if runs else None
+        same = newest and newest.status != "ok" and newest.request == self.request.to_json()
+        return newest if same else None
+
+    def run(self, *, wait: bool = False) -> Outcome:
+        """Bring the recipe to its end. Raises BusyError before, and any other EmiError after recording it."""
+        with self.lock(wait=wait) as sign:
+            return self._run(sign)
+
+    def _run(self, sign: Callable[[str], None]) -> Outcome:
+        started = time.monotonic()
+        before = self.unfinished()
+        run = before.run if before else _new_run_id(self.recipe.name)
+        if before:
+            self.journal.reopen(run)
+        else:
+            self.journal.begin(
+                run, recipe=self.recipe.name, target=self.target.identity, request=self.request.to_json()
+            )
+        sign(run)
+        steps: list[StepFinished] = []
+        titles = [node.title for node in arrange(self.recipe)]
+        self.watch(
+            RunStarted(
+                run=run, recipe=self.recipe.name, target=self.target.name, steps=titles, resumed=before is not None
+            )
+        )
+        try:
+            pins = self._pins(run, before)
+            results = self._realise(run, pins, steps)
+            outputs = self._outputs(results)
+        except KeyboardInterrupt:
+            error = Interrupted(f"interrupted; {self._left(steps)}", hint=f"`emi resume {run}` carries on from here.")
+            self._end(run, steps, started, error=error)
+            raise error from None
+        except EmiError as error:
+            self._end(run, steps, started, error=error)
+            raise
+        report = self._end(run, steps, started, outputs=outputs)
+        seconds = time.monotonic() - started
+        return Outcome(
+            run=run, outputs=outputs, steps=steps, calls=dict(self.calls.made), report=report, seconds=seconds
+        )
+
+    def outside(self) -> Outside:
+        """Return how steps look at the world."""
+        return Outside(
+            recipe_directory=self.request.recipe.absolute().parent,
+            cache=self.home.cache,
+            mirrors=self.request.mirrors,
+            store=self.store,
+        )
+
+    def _pins(self, run: str, before: Run | None) -> Mapping[str, Any]:
+        if before and before.pins is not None:
+            return before.pins
+        pins = pin(self.recipe, self.outside())
+        self.journal.pin(run, pins)
+        return pins
+
+    def _realise(self, run: str, pins: Mapping[str, Any], steps: list[StepFinished]) -> Mapping[str, AnyArtifact]:
+        surveyor = Surveyor(recipe=self.recipe, target=self.target, journal=self.journal, store=self.store)
+        realiser = Realiser(
+            surveyor=surveyor, home=self.home, outside=self.outside(), pins=pins, run=run, epoch=self.epoch
+        )
+        prospects = surveyor.survey(pins)
+        _preflight(prospects, self.target)
+        results: dict[str, AnyArtifact] = {}
+        for node in arrange(self.recipe):
+            finished = self._one(node, realiser, results)
+            steps.append(finished)
+            results[node.id] = finished.result
+        return results
+
+    def _one(self, node: Node, realiser: Realiser, results: Mapping[str, AnyArtifact]) -> StepFinished:
+        inputs = bind(node, results)
+        assert inputs is not None, f"{node.id} comes before its input"
+        started = time.monotonic()
+
+        def announce(prospect: Prospect) -> None:
+            if prospect.verdict != "done":
+                self.watch(StepStarted(step=node.title, kind=node.kind, why=prospect.why))
+
+        how, result = realiser.realise(node, inputs, StepProgress(node.title, self.watch), announce)
+        finished = StepFinished(
+            step=node.title, kind=node.kind, how=how, seconds=time.monotonic() - started, result=result
+        )
+        self.watch(finished)
+        return finished
+
+    def _outputs(self, results: Mapping[str, AnyArtifact]) -> dict[str, Any]:
+        outputs: dict[str, Any] = {}
+        for name, output in self.recipe.outputs.items():
+            values = results[output.step].model_dump(mode="json")
+            outputs[name] = values[output.field] if output.field else values
+        return outputs
+
+    def _left(self, steps: Sequence[StepFinished]) -> str:
+        done = ", ".join(step.step for step in steps) or "nothing"
+        return f"finished and kept: {done}; begun work lies in {self.home.scratch}"
+
+    def _end(
+        self,
+        run: str,
+        steps: Sequence[StepFinished],
+        started: float,
+        *,
+        outputs: Mapping[str, Any] | None = None,
+        error: EmiError | None = None,
+    ) -> Path:
+        status: Status = "ok" if error is None else "interrupted" if isinstance(error, Interrupted) else "failed"
+        described = None if error is None else describe(error)
+        report = self.home.runs / run / "report.json"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "run": run,
+            "recipe": self.request.to_json(),
+            "target": self.target.identity,
+            "status": status,
+            "seconds": round(time.monotonic() - started, 3),
+            "outputs": outputs or {},
+            "steps": [
+                {"step": step.step, "kind": step.kind, "how": step.how, "seconds": round(step.seconds, 3),
+                 "result": step.result.model_dump(mode="json")}
+                for step in steps
+            ],
+            "calls": dict(sorted(self.calls.made.items())),
+            "error": described,
+        }  # fmt: skip
+        durable.write_file(report, json.dumps(content, indent=2).encode())
+        self.journal.end(run, status, error=error.message if error else None, outputs=outputs)
+        self.watch(
+            RunFinished(
+                run=run, status="ok" if error is None else "failed", outputs=outputs or {},
+                mutations=self.calls.mutations(), report=str(report), error=described,
+            )
+        )  # fmt: skip
+        return report
+
+
+def describe(error: EmiError) -> dict[str, Any]:
+    """Return an error as JSON lines and reports show it."""
+    return {"kind": type(error).__name__, "message": error.message, "hint": error.hint, "exit": error.exit_code}
+
+
+def pin(recipe: Recipe, outside: Outside) -> Mapping[str, Any]:
+    """Ask every step what the recipe leaves open; only reads. Returns step id -> its pins."""
+    pins: dict[str, Any] = {}
+    for item in recipe.steps:
+        found = item.step.pin(item.options, outside)
+        if found:
+            pins[item.id] = dict(found)
+    return pins
+
+
+def _preflight(prospects: Sequence[Prospect], target: Target) -> None:
+    """Let every cloud step that will run refuse now what it would refuse later, before anything is spent."""
+    for prospect in prospects:
+        step = prospect.node.cloud_step
+        if step and prospect.verdict == "will run":
+            step.preflight(prospect.node.items[0].options, target.cloud)
+
+
+def _new_run_id(recipe: str) -> str:
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe}-{secrets.token_hex(2)}"

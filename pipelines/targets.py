@@ -1,0 +1,68 @@
+"""Which cloud a run works against: `sandbox` (the embedded one), or `aws` as the environment and profiles configure it.
+
+    sandbox                  started and kept if it is not running; the default while nothing else is configured
+    aws                      the default AWS profile or environment, its region
+    aws:PROFILE              that profile
+    aws:PROFILE@REGION       that profile, another region (PROFILE may be empty)
+
+`EMI_CLOUD` names the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from builder.cloud.api import Call, Cloud
+from builder.cloud.aws import Aws, Settings
+from builder.errors import UsageError
+from builder.progress import SILENT, Progress
+from builder.sandbox import lifecycle
+from pipelines.home import Home
+
+SANDBOX = "sandbox"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One account in one region of one cloud; `identity` names it in keys."""
+
+    name: str
+    identity: str
+    cloud: Cloud
+
+
+def choose(name: str | None) -> str:
+    """Return the name of the cloud to use: the given one, EMI_CLOUD, or the sandbox. Raises UsageError."""
+    chosen = name or os.environ.get("EMI_CLOUD") or SANDBOX
+    if chosen.partition(":")[0] not in (SANDBOX, "aws"):
+        raise UsageError(
+            f"no cloud named `{chosen}`", hint="Use --cloud sandbox, aws, aws:PROFILE or aws:PROFILE@REGION."
+        )
+    return chosen
+
+
+def open_target(
+    name: str, home: Home, *, on_call: Callable[[Call], None] = lambda _: None, progress: Progress = SILENT
+) -> Target:
+    """Return the cloud of that name, ready for calls; starts the sandbox when it is the one and does not run.
+
+    Raises UsageError for a name or region that is not configured, and what the cloud raises.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == SANDBOX:
+        endpoint = lifecycle.start(home.sandbox)
+        settings = Settings(
+            region=endpoint.region,
+            endpoint_url=endpoint.url,
+            access_key=endpoint.access_key,
+            secret_key=endpoint.secret_key,
+            ca_file=endpoint.ca_file,
+        )
+        return Target(
+            name=name, identity=f"sandbox/{endpoint.region}", cloud=Aws(settings, on_call=on_call, progress=progress)
+        )
+    profile, _, region = rest.partition("@")
+    cloud = Aws(Settings.of_profile(profile or None, region or None), on_call=on_call, progress=progress)
+    return Target(name=name, identity=f"aws/{cloud.account()}/{cloud.region}", cloud=cloud)

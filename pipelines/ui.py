@@ -1,0 +1,237 @@
+"""The only place that prints: progress bars for a person at a terminal, plain lines elsewhere, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from builder.errors import EmiError
+from builder.pool import Lock
+from builder.units import format_size
+from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
+from pipelines.events import (
+    Event,
+    RunFinished,
+    RunStarted,
+    StepAdvanced,
+    StepFinished,
+    StepNote,
+    StepStarted,
+    StepTotal,
+    Watcher,
+)
+
+_QUIET = 10.0  # seconds between two progress lines of one step where no terminal redraws them
+
+
+def summary(artifact: File | ImageFile | Snapshot | MachineImage) -> str:
+    """Return a result in a few words."""
+    match artifact:
+        case File():
+            return f"{artifact.name}, {format_size(artifact.size)}, {_short(artifact.digest)}"
+        case ImageFile():
+            return f"{artifact.format} disk of {format_size(artifact.virtual_size)}, {_short(artifact.digest)}"
+        case Snapshot():
+            proven = "read back and equal" if artifact.verified else "not read back"
+            return f"{artifact.snapshot_id}, {artifact.volume_size} GiB, {artifact.blocks} blocks, {proven}"
+        case MachineImage():
+            return f"{artifact.image_id} `{artifact.name}`"
+
+
+def _short(digest: str) -> str:
+    algorithm, _, value = digest.partition(":")
+    return f"{algorithm}:{value[:12]}"
+
+
+class PlainWatcher:
+    """Plain lines, for logs and cron: a line when a step begins and ends, and one now and then between."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lock = Lock()
+        self._totals: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._said: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Print the event's line, if it has one."""
+        with self._lock:
+            line = self._line(event)
+            if line:
+                print(line, file=self._out, flush=True)
+
+    def _line(self, event: Event) -> str | None:
+        line = None
+        match event:
+            case RunStarted(resumed=resumed):
+                line = f"{'resuming' if resumed else 'run'} {event.run}: {event.recipe} on {event.target}"
+            case StepStarted():
+                line = f"{event.step}: starts ({event.why})"
+            case StepTotal(step=step, count=count):
+                self._totals[step] = count
+            case StepAdvanced(step=step, count=count):
+                line = self._advance(step, count)
+            case StepNote():
+                line = f"{event.step}: {event.text}"
+            case StepFinished(how="done"):
+                line = f"{event.step}: unchanged, {summary(event.result)}"
+            case StepFinished():
+                line = f"{event.step}: {event.how} in {event.seconds:.1f} s, {summary(event.result)}"
+            case RunFinished():
+                pass
+        return line
+
+    def _advance(self, step: str, count: int) -> str | None:
+        self._done[step] = self._done.get(step, 0) + count
+        now = time.monotonic()
+        if now - self._said.setdefault(step, now) < _QUIET:
+            return None
+        self._said[step] = now
+        total = self._totals.get(step)
+        of = f" of {format_size(total)}" if total else ""
+        return f"{step}: {format_size(self._done[step])}{of}"
+
+
+class TerminalWatcher:
+    """Bars with rate and time left; finished steps stay as lines above them."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
+            console=console,
+            transient=True,
+        )
+
+    def __call__(self, event: Event) -> None:
+        """Show the event."""
+        match event:
+            case RunStarted():
+                verb = "Resuming" if event.resumed else "Running"
+                self._console.print(f"{verb} [bold]{event.recipe}[/] on {event.target} ({event.run})", highlight=False)
+                self._progress.start()
+            case StepStarted():
+                self._bars[event.step] = self._progress.add_task(event.step, total=None, note=event.why)
+            case StepTotal(step=step, count=count) if step in self._bars:
+                self._progress.update(self._bars[step], total=count)
+            case StepAdvanced(step=step, count=count) if step in self._bars:
+                self._progress.advance(self._bars[step], count)
+            case StepNote(step=step, text=text) if step in self._bars:
+                self._progress.update(self._bars[step], note=text)
+            case StepFinished():
+                self._finish(event)
+            case RunFinished():
+                self._progress.stop()
+            case _:
+                pass
+
+    def _finish(self, event: StepFinished) -> None:
+        bar = self._bars.pop(event.step, None)
+        if bar is not None:
+            self._progress.remove_task(bar)
+        how = "unchanged" if event.how == "done" else f"{event.how} in {event.seconds:.1f} s"
+        line = f"[green]✓[/] [bold]{event.step}[/] {how}: {summary(event.result)}"
+        self._console.print(line, highlight=False)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._progress.stop()
+
+
+class JsonWatcher:
+    """One JSON object a line; the last one is `run.finished`."""
+
+    _NAMES: Mapping[type, str] = {
+        RunStarted: "run.started",
+        StepStarted: "step.started",
+        StepTotal: "step.total",
+        StepAdvanced: "step.advanced",
+        StepNote: "step.note",
+        StepFinished: "step.finished",
+        RunFinished: "run.finished",
+    }
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lock = Lock()
+
+    def __call__(self, event: Event) -> None:
+        """Print the event as one line."""
+        if isinstance(event, StepFinished):
+            body = {**asdict(event), "result": event.result.model_dump(mode="json")}
+        else:
+            body = {name: value for name, value in asdict(event).items() if value is not None}
+        with self._lock:
+            print(json.dumps({"event": self._NAMES[type(event)], **body}), file=self._out, flush=True)
+
+
+def watcher(*, as_json: bool) -> Watcher:
+    """Return the watcher that fits: JSON lines when asked for, bars at a terminal, plain lines elsewhere."""
+    if as_json:
+        return JsonWatcher(sys.stdout)
+    console = Console(stderr=True)
+    return TerminalWatcher(console) if console.is_terminal else PlainWatcher(sys.stderr)
+
+
+def say(text: str = "") -> None:
+    """Print a line of the answer on standard output."""
+    print(text)
+
+
+def say_json(value: Any) -> None:
+    """Print a value as one JSON document."""
+    print(json.dumps(value, indent=2))
+
+
+def warn(text: str) -> None:
+    """Print a warning on standard error."""
+    print(text, file=sys.stderr)
+
+
+def complain(error: EmiError) -> None:
+    """Print an error, and separately what to do next, on standard error."""
+    console = Console(stderr=True, soft_wrap=True)
+    console.print("error:", style="bold red", end=" ")
+    console.print(error.message, markup=False, highlight=False)
+    if error.hint:
+        console.print("next: ", style="bold", end=" ")
+        console.print(error.hint, markup=False, highlight=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on standard output; tab-separated lines where it is not a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        for row in (columns, *rows):
+            say("\t".join(row))
+        return
+    shown = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
