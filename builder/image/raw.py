@@ -1,0 +1,118 @@
+"""Raw images, and a range of any image seen as an image of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from builder.errors import FormatRefused, InputError
+from builder.image.stream import Extent, ImageReader
+
+
+class RawReader:
+    """A raw image file: its data extents are what the filesystem has not kept as a hole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = open_file(path)
+        self.virtual_size = os.fstat(self.descriptor).st_size
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield what lies outside the file's holes."""
+        end = 0
+        while end < self.virtual_size:
+            try:
+                start = os.lseek(self.descriptor, end, os.SEEK_DATA)
+                end = min(os.lseek(self.descriptor, start, os.SEEK_HOLE), self.virtual_size)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # no data after this
+                    return
+                raise
+            if end <= start:
+                return
+            yield Extent(start, end - start)
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Return exactly `length` bytes from `offset`, zeros past the end."""
+        return read_padded(self.descriptor, length, offset)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Window:
+    """Bytes `offset` to `offset + size` of another image, which stays the caller's to close."""
+
+    def __init__(self, reader: ImageReader, offset: int, size: int) -> None:
+        if offset < 0 or size < 0 or offset + size > reader.virtual_size:
+            raise FormatRefused(
+                f"{size} bytes from {offset} do not lie within the image, which has {reader.virtual_size} bytes"
+            )
+        self.reader = reader
+        self.offset = offset
+        self.virtual_size = size
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield the part of the other image's extents that lies in the window."""
+        stop = self.offset + self.virtual_size
+        for extent in self.reader.extents():
+            start, end = max(extent.offset, self.offset), min(extent.offset + extent.length, stop)
+            if extent.offset >= stop:
+                return
+            if start < end:
+                yield Extent(start - self.offset, end - start)
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Return exactly `length` bytes from `offset`, zeros past the window's end."""
+        inside = max(0, min(length, self.virtual_size - offset))
+        data = self.reader.pread(inside, self.offset + offset) if inside else b""
+        return data + bytes(length - inside)
+
+    def close(self) -> None:
+        """Do nothing: the other image is not ours."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def window(reader: ImageReader, offset: int, size: int) -> ImageReader:
+    """Return bytes `offset` to `offset + size` of `reader` as an image; closing it leaves `reader` open.
+
+    Raises FormatRefused when they do not lie within it, which is what a hostile partition table asks for.
+    """
+    return Window(reader, offset, size)
+
+
+def open_file(path: Path) -> int:
+    """Return a read-only descriptor. Raises InputError naming the file."""
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_padded(descriptor: int, length: int, offset: int) -> bytes:
+    """Return exactly `length` bytes from `offset`, zeros past the end of the file."""
+    data = os.pread(descriptor, length, offset)
+    if len(data) == length:
+        return data
+    parts = [data]
+    while data and (left := length - sum(map(len, parts))):
+        data = os.pread(descriptor, left, offset + length - left)
+        parts.append(data)
+    return b"".join(parts).ljust(length, b"\0")
