@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess  # noqa: TID251 - this is the door
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,16 @@ from builder.errors import ToolFailed, ToolMissing
 
 # Debian's package for each program, for the error message and for `emi doctor`.
 PACKAGES: Mapping[str, str] = {
+    "debugfs": "e2fsprogs",
     "gpgv": "gpgv",
     "grub-mkimage": "grub-common",
     "mcopy": "mtools",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.vfat": "dosfstools",
+    "mke2fs": "e2fsprogs",
+    "mmd": "mtools",
     "mmdebstrap": "mmdebstrap",
+    "newuidmap": "uidmap",
     "qemu-img": "qemu-utils",
     "qemu-nbd": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
@@ -80,6 +85,32 @@ def run(
         said = (done.stderr or done.stdout).decode(errors="replace").strip()[-_TAIL:]
         raise ToolFailed(f"exit status {process.returncode} from: {shlex.join(command)}\n{said}")
     return done
+
+
+def follow(
+    argv: Sequence[str | Path], *, heard: Callable[[str], None], environment: Mapping[str, str] | None = None
+) -> None:
+    """Run a program to its end, handing each line of its standard error to `heard` as it comes; otherwise as `run`."""
+    command = [str(word) for word in argv]
+    find(command[0])
+    reader, writer = os.pipe()
+    last: deque[str] = deque(maxlen=40)
+    with open(reader, encoding="utf-8", errors="replace") as lines:
+        try:
+            process = start(command, stderr=writer, environment=environment)
+        finally:
+            os.close(writer)
+        try:
+            for line in lines:
+                last.append(line)
+                heard(line.rstrip("\n"))
+            process.wait()
+        except BaseException:
+            end(process)
+            raise
+    if process.returncode:
+        said = "".join(last).strip()[-_TAIL:]
+        raise ToolFailed(f"exit status {process.returncode} from: {shlex.join(command)}\n{said}")
 
 
 def start(
