@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder.errors import CloudConflict
+
+if TYPE_CHECKING:
+    from builder.cloud.api import ImageRecord
 
 TAG = "emi:claim"  # the tag that carries the token of a claim
 RECIPE_TAG = "emi:recipe"  # the tag that says to people which recipe made this
@@ -24,3 +31,25 @@ class Claim:
     def token(self) -> str:
         """64 hex digits: what ClientToken admits (at most 64 ASCII characters), and the value of the tag."""
         return hashlib.sha256(f"{self.key}/{self.generation}".encode()).hexdigest()
+
+
+def only(claim: Claim, ids: Sequence[str], noun: str) -> str | None:
+    """Return the one resource that carries the claim, or None.
+
+    Raises CloudConflict naming all when there are several: which of them is right cannot be known, nor guessed.
+    """
+    if len(ids) > 1:
+        raise CloudConflict(
+            f"{len(ids)} {noun}s carry the claim {claim.token[:12]}…: {', '.join(sorted(ids))}",
+            hint=f"Look which one is right, remove the tag {TAG} from the others (or delete them), then `emi resume`.",
+        )
+    return ids[0] if ids else None
+
+
+def taken_by(holder: ImageRecord) -> CloudConflict:
+    """Return the error that says which image has the name that a step wants."""
+    maker = "another step or an older recipe of emi" if TAG in holder.tags else "something else than emi"
+    return CloudConflict(
+        f"the image name {holder.name!r} is taken by {holder.image_id} of account {holder.owner_id},"
+        f" which {maker} registered"
+    )

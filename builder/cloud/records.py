@@ -1,0 +1,84 @@
+"""EC2's answers as records, and a record as EC2's request: pure translation, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from builder.cloud.api import BlockDevice, ImageRecord, ImageSpec, SnapshotRecord
+from builder.cloud.claims import TAG, Claim
+
+
+def snapshot(item: Mapping[str, Any]) -> SnapshotRecord:
+    """Return one entry of DescribeSnapshots."""
+    return SnapshotRecord(
+        snapshot_id=item["SnapshotId"],
+        status=item.get("State", ""),
+        volume_size=int(item.get("VolumeSize", 0)),
+        status_message=item.get("StateMessage", ""),
+        progress=item.get("Progress", ""),
+        description=item.get("Description", ""),
+        tags=tags(item),
+    )
+
+
+def image(item: Mapping[str, Any]) -> ImageRecord:
+    """Return one entry of DescribeImages."""
+    devices = item.get("BlockDeviceMappings", ())
+    return ImageRecord(
+        image_id=item["ImageId"],
+        name=item.get("Name", ""),
+        state=item.get("State", ""),
+        owner_id=item.get("OwnerId", ""),
+        state_reason=item.get("StateReason", {}).get("Message", ""),
+        architecture=item.get("Architecture", ""),
+        root_device_name=item.get("RootDeviceName", ""),
+        boot_mode=item.get("BootMode"),
+        snapshot_ids=[device["Ebs"]["SnapshotId"] for device in devices if device.get("Ebs", {}).get("SnapshotId")],
+        tags=tags(item),
+    )
+
+
+def registration(claim: Claim, spec: ImageSpec) -> dict[str, Any]:
+    """Return the request of RegisterImage; what the spec leaves open is left out."""
+    request = {
+        "Name": spec.name,
+        "Description": spec.description or None,
+        "Architecture": spec.architecture,
+        "RootDeviceName": spec.root_device_name,
+        "VirtualizationType": spec.virtualization_type,
+        "BootMode": spec.boot_mode,
+        "EnaSupport": spec.ena_support,
+        "SriovNetSupport": spec.sriov_net_support,
+        "ImdsSupport": spec.imds_support,
+        "TpmSupport": spec.tpm_support,
+        "BlockDeviceMappings": [_device(device) for device in spec.block_devices],
+        "TagSpecifications": [{"ResourceType": "image", "Tags": tag_list({**spec.tags, TAG: claim.token})}],
+    }
+    return _given(request)
+
+
+def _device(device: BlockDevice) -> dict[str, Any]:
+    if device.virtual_name:
+        return {"DeviceName": device.device_name, "VirtualName": device.virtual_name}
+    ebs = {
+        "SnapshotId": device.snapshot_id,
+        "VolumeSize": device.volume_size,
+        "VolumeType": device.volume_type,
+        "DeleteOnTermination": device.delete_on_termination,
+    }
+    return {"DeviceName": device.device_name, "Ebs": _given(ebs)}
+
+
+def tags(item: Mapping[str, Any]) -> dict[str, str]:
+    """Return an answer's tags."""
+    return {tag["Key"]: tag["Value"] for tag in item.get("Tags", ())}
+
+
+def tag_list(wanted: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return tags as a request holds them, always in the same order."""
+    return [{"Key": key, "Value": value} for key, value in sorted(wanted.items())]
+
+
+def _given(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in request.items() if value is not None}

@@ -1,0 +1,186 @@
+"""The one door to botocore: its sessions, its clients, and the translation of all its exceptions.
+
+Imported late by its callers: loading botocore costs 0.15 s, creating an EC2 client as much again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import botocore.config  # noqa: TID251 - this is the door
+import botocore.credentials  # noqa: TID251
+import botocore.exceptions as foreign  # noqa: TID251
+import botocore.parsers  # noqa: TID251
+import botocore.session  # noqa: TID251
+from botocore import xform_name  # noqa: TID251
+
+from builder import pool
+from builder.cloud.refusals import Refusal
+from builder.cloud.settings import Settings
+from builder.cloud.sigv4 import Keys
+from builder.errors import CloudDenied, CloudError, CloudTrouble, EmiError, InternalError, UsageError
+
+_CONNECT_TIMEOUT = 10  # seconds
+_READ_TIMEOUT = 60  # seconds; RegisterImage answers within 10
+
+# Before their bases: the first match decides. What none matches is a defect in how we call.
+_MEANING: tuple[tuple[tuple[type[Exception], ...], type[EmiError]], ...] = (
+    (
+        (
+            foreign.NoCredentialsError,
+            foreign.PartialCredentialsError,
+            foreign.CredentialRetrievalError,
+            foreign.UnknownCredentialError,
+            foreign.MetadataRetrievalError,
+            foreign.RefreshWithMFAUnsupportedError,
+            foreign.SSOError,
+            foreign.LoginError,
+            foreign.TokenRetrievalError,
+            foreign.NoAuthTokenError,
+            foreign.UnknownTokenProviderError,
+        ),
+        CloudDenied,
+    ),
+    (
+        (
+            foreign.ConnectionError,
+            foreign.HTTPClientError,
+            foreign.IncompleteReadError,
+            foreign.ChecksumError,
+            foreign.FlexibleChecksumError,
+            foreign.AwsChunkedWrapperError,
+            foreign.CapacityNotAvailableError,
+        ),
+        CloudTrouble,
+    ),
+    (
+        (
+            foreign.ProfileNotFound,
+            foreign.ConfigNotFound,
+            foreign.ConfigParseError,
+            foreign.InvalidConfigError,
+            foreign.InvalidDefaultsMode,
+            foreign.InvalidProxiesConfigError,
+            foreign.InvalidRetryConfigurationError,
+            foreign.InvalidChecksumConfigError,
+            foreign.InvalidIMDSEndpointError,
+            foreign.InvalidIMDSEndpointModeError,
+            foreign.InvalidSTSRegionalEndpointsConfigError,
+            foreign.InvalidS3UsEast1RegionalEndpointConfigError,
+            foreign.InvalidS3AddressingStyleError,
+            foreign.InvalidEndpointConfigurationError,
+            foreign.InvalidEndpointDiscoveryConfigurationError,
+            foreign.InvalidDNSNameError,
+            foreign.InvalidHostLabelError,
+            foreign.BaseEndpointResolverError,
+            foreign.EndpointProviderError,
+            foreign.UnknownRegionError,
+            foreign.ServiceNotInRegionError,
+            foreign.ValidationError,
+            foreign.ParamValidationError,
+            foreign.MissingDependencyException,
+        ),
+        UsageError,
+    ),
+    ((foreign.WaiterError, foreign.PaginationError, botocore.parsers.ResponseParserError), CloudError),
+)
+
+
+def translate(error: Exception, call: str) -> EmiError:
+    """Return our error for one of botocore's; `call` is the API call, or what else was attempted."""
+    if isinstance(error, foreign.ClientError):
+        return _refusal(error, call).error()
+    if isinstance(error, foreign.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return CloudError(f"{call}: {error}", hint="Give the certificate authority's file in AWS_CA_BUNDLE.")
+    for classes, ours in _MEANING:
+        if isinstance(error, classes):
+            return ours(f"{call}: {error}")
+    return InternalError(f"{call}: {type(error).__name__}: {error}")
+
+
+def _refusal(error: foreign.ClientError, call: str) -> Refusal:
+    details, about = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    return Refusal(
+        call=call,
+        code=str(details.get("Code", "Unknown")),
+        message=str(details.get("Message") or error.response.get("Message") or ""),
+        status=int(about.get("HTTPStatusCode", 0)),
+        reason=str(error.response.get("Reason", "")),
+        date=about.get("HTTPHeaders", {}).get("date"),
+    )
+
+
+@contextmanager
+def translated(call: str) -> Iterator[None]:
+    """Raise what botocore raises inside the block as one of our errors."""
+    try:
+        yield
+    except (
+        foreign.BotoCoreError,
+        foreign.ClientError,
+        foreign.UndefinedModelAttributeError,
+        botocore.parsers.ResponseParserError,
+    ) as error:
+        raise translate(error, call) from error
+
+
+def configured_region(profile: str | None) -> str | None:
+    """Return the region that a profile (None: the default) has. Raises UsageError for an unknown profile."""
+    with translated("reading the AWS configuration"):
+        region = botocore.session.Session(profile=profile).get_config_variable("region")
+    return str(region) if region else None
+
+
+class Session:
+    """botocore's clients for one Settings, each created at its first use; retrying is left to the caller."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = pool.Lock()
+        self._clients: dict[str, Any] = {}
+        self._credentials: Any = None
+        with translated("reading the AWS configuration"):
+            self._session = botocore.session.Session(profile=settings.profile)
+            if settings.access_key and settings.secret_key:
+                self._session.set_credentials(settings.access_key, settings.secret_key, settings.session_token)
+
+    def call(self, service: str, action: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Make one API call, once, and return its answer. Raises only errors of builder/errors.py."""
+        with translated(f"{service}:{action}"):
+            answer: Mapping[str, Any] = getattr(self._client(service), xform_name(action))(**parameters)
+        return answer
+
+    def url(self, service: str) -> str:
+        """Return the URL at which the service answers."""
+        with translated(f"finding the endpoint of {service}"):
+            return str(self._client(service).meta.endpoint_url)
+
+    def keys(self) -> Keys:
+        """Return the credentials, refreshed by botocore when they are about to expire. Raises CloudDenied."""
+        with translated("finding AWS credentials"):
+            with self._lock:
+                if self._credentials is None:
+                    self._credentials = self._session.get_credentials()
+            if self._credentials is None:
+                raise foreign.NoCredentialsError
+            frozen = self._credentials.get_frozen_credentials()
+        return Keys(access_key=frozen.access_key, secret_key=frozen.secret_key, token=frozen.token)
+
+    def _client(self, service: str) -> Any:
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._session.create_client(
+                    service,
+                    region_name=self._settings.region,
+                    endpoint_url=self._settings.endpoint_url,
+                    verify=str(self._settings.ca_file) if self._settings.ca_file else None,
+                    config=botocore.config.Config(
+                        retries={"total_max_attempts": 1},  # ours are bounded in time and shown
+                        connect_timeout=_CONNECT_TIMEOUT,
+                        read_timeout=_READ_TIMEOUT,
+                        user_agent_extra="emi",
+                    ),
+                )
+            return self._clients[service]
