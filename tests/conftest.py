@@ -1,0 +1,145 @@
+"""What tests share: emi as a process with a home of its own, a small real disk, and the demo, built once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess  # noqa: TID251 - tests start emi as a user does
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.sandbox import lifecycle
+
+ROOT = Path(__file__).parent.parent
+EMI = Path(sys.executable).parent / "emi"
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Done:
+    """How an `emi` process ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return its JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    def last(self) -> dict[str, Any]:
+        """Return the last JSON line, which must be the run's last word."""
+        found = self.events()[-1]
+        assert found["event"] == "run.finished"
+        return found
+
+
+@dataclass(frozen=True)
+class Emi:
+    """The command line with a home of its own."""
+
+    home: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, *words: str | Path, timeout: float = 300, **environment: str) -> Done:
+        """Run `emi WORDS` to its end."""
+        process = self.start(*words, **environment)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        return Done(process.returncode, out, err)
+
+    def start(self, *words: str | Path, **environment: str) -> subprocess.Popen[str]:
+        """Start `emi WORDS`."""
+        return subprocess.Popen(
+            [EMI, *words],
+            env={**os.environ, "EMI_HOME": str(self.home), **self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, recipe: Path, *words: str, **environment: str) -> dict[str, Any]:
+        """Run a recipe that must succeed; return its last word."""
+        done = self("run", recipe, "--json", *words, timeout=900, **environment)
+        assert done.code == 0, done.err
+        return done.last()
+
+
+@pytest.fixture
+def emi(tmp_path: Path) -> Iterator[Emi]:
+    """Emi with an empty home; its sandbox is stopped afterwards."""
+    yield from _emi(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def shared_emi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emi]:
+    """Emi with one home for the whole session, where the demo is built."""
+    yield from _emi(tmp_path_factory.mktemp("shared") / "home")
+
+
+def _emi(home: Path) -> Iterator[Emi]:
+    yield Emi(home)
+    lifecycle.stop(home / "sandbox")
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The demo as `make demo` runs it: where, its last word, and the raw disk that `bootstrap` made."""
+
+    emi: Emi
+    last: Mapping[str, Any]
+    report: Mapping[str, Any]
+    disk: Path
+
+    def result(self, step: str) -> dict[str, Any]:
+        """Return the artifact of a step."""
+        for entry in self.report["steps"]:
+            if step in entry["step"].split(" + "):
+                return dict(entry["result"])
+        raise KeyError(step)
+
+
+@pytest.fixture(scope="session")
+def demo(shared_emi: Emi) -> Demo:
+    """The demo, run once for the session: about three minutes."""
+    last = shared_emi.run(ROOT / "recipes" / "debian-12.yaml")
+    report = json.loads(Path(last["report"]).read_text())
+    digest = next(entry["result"]["digest"] for entry in report["steps"] if entry["kind"] == "bootstrap")
+    algorithm, _, value = digest.partition(":")
+    disk = shared_emi.home / "store" / "objects" / value[:2] / f"{algorithm}-{value}"
+    return Demo(shared_emi, last, report, disk)
+
+
+@pytest.fixture(scope="session")
+def tiny_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real disk of 256 MiB with a GPT, an ext4 root and 41 blocks of 512 KiB that hold data, not in one piece."""
+    place = tmp_path_factory.mktemp("tiny")
+    tree, disk = place / "tree", place / "tiny.raw"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc" / "fstab").write_text("# tiny\n/dev/sda1 / ext4 defaults 0 1\n")
+    (tree / "etc" / "os-release").write_text('ID=debian\nVERSION_ID="12"\n')
+    (tree / "data").write_bytes(random.Random(2).randbytes(16 * MIB))
+    with open(disk, "wb") as file:
+        file.truncate(256 * MIB)
+    _tool("sgdisk", "-n1:2048:0", "-t1:8300", "-U", "R", disk)
+    _tool("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, "-E", f"offset={MIB},nodiscard,lazy_itable_init=1",
+          disk, f"{254 * 1024}k")  # fmt: skip
+    return disk
+
+
+def _tool(*command: str | Path) -> None:
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PATH": path})

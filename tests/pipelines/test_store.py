@@ -1,0 +1,120 @@
+"""The store: whole under its digest or absent, sparse files named by content, pruned without harm."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess  # noqa: TID251 - mounts a small filesystem to fill
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from builder.errors import FormatRefused
+from pipelines.artifact import File, ImageFile
+from pipelines.store import FileStore
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    """An empty store."""
+    return FileStore(tmp_path / "objects")
+
+
+def scratch_file(tmp_path: Path, data: bytes, *, size: int | None = None) -> Path:
+    path = tmp_path / "scratch"
+    with open(path, "wb") as file:
+        file.write(data)
+        file.truncate(size or len(data))
+    return path
+
+
+def test_a_sealed_file_is_read_only_under_its_digest(tmp_path: Path, store: FileStore) -> None:
+    path = scratch_file(tmp_path, b"content")
+    artifact = store.seal_file(path, name="a")
+    assert artifact == File(digest=f"sha256:{hashlib.sha256(b'content').hexdigest()}", size=7, name="a")
+    assert store.path(artifact).read_bytes() == b"content"
+    assert store.path(artifact).stat().st_mode & 0o222 == 0
+    assert not path.exists()
+
+
+def test_sealing_the_same_bytes_twice_keeps_one_object(tmp_path: Path, store: FileStore) -> None:
+    first = store.seal_file(scratch_file(tmp_path, b"same"), name="a")
+    second = store.seal_file(scratch_file(tmp_path, b"same"), name="b")
+    assert first.digest == second.digest
+    assert len(list((tmp_path / "objects").glob("*/*"))) == 1
+
+
+def test_a_sparse_image_is_named_by_its_content_whatever_its_holes(tmp_path: Path, store: FileStore) -> None:
+    data = os.urandom(MIB)
+    sparse = store.seal_image(scratch_file(tmp_path, data, size=64 * MIB), format="raw", virtual_size=64 * MIB)
+    full = scratch_file(tmp_path, data + bytes(63 * MIB))
+    assert store.seal_image(full, format="raw", virtual_size=64 * MIB) == sparse
+    assert sparse.digest.startswith("blocks:")
+
+
+def test_an_overlay_needs_its_backing(tmp_path: Path, store: FileStore) -> None:
+    base = store.seal_image(scratch_file(tmp_path, b"x" * MIB), format="raw", virtual_size=MIB)
+    overlay = ImageFile(digest="sha256:" + "0" * 64, format="qcow2", virtual_size=MIB, backing=base)
+    assert not store.holds(overlay)
+    store.path(overlay).parent.mkdir(parents=True, exist_ok=True)
+    store.path(overlay).write_bytes(b"")
+    assert store.holds(overlay)
+    store.path(base).unlink()
+    assert not store.holds(overlay)
+
+
+def test_a_download_that_is_no_image_is_refused_under_its_publishers_name(tmp_path: Path, store: FileStore) -> None:
+    artifact = store.seal_file(scratch_file(tmp_path, b"\xfd7zXZ\x00" + bytes(100)), name="debian.raw.xz")
+    with pytest.raises(FormatRefused, match=r"^debian\.raw\.xz is not a disk image but an xz"):
+        store.open_image(artifact)
+
+
+def test_a_prune_removes_only_what_nobody_keeps_and_was_there_before(tmp_path: Path, store: FileStore) -> None:
+    kept = store.seal_file(scratch_file(tmp_path, b"kept"), name="a")
+    dropped = store.seal_file(scratch_file(tmp_path, b"dropped"), name="b")
+    done = store.prune({kept.digest}, sealed_before=time.time() + 1)
+    assert (done.removed, done.kept) == (1, 1)
+    assert store.contains(kept.digest)
+    assert not store.contains(dropped.digest)
+
+
+def test_a_prune_spares_what_a_run_in_progress_sealed(tmp_path: Path, store: FileStore) -> None:
+    run_began = time.time() - 5
+    path = scratch_file(tmp_path, b"made by the run")
+    os.utime(path, (run_began - 3600, run_began - 3600))  # begun by a run that was killed an hour ago
+    made = store.seal_file(path, name="a")
+    store.prune(set(), sealed_before=run_began)
+    assert store.contains(made.digest)
+
+
+def test_sealing_again_makes_an_old_object_new(tmp_path: Path, store: FileStore) -> None:
+    first = store.seal_file(scratch_file(tmp_path, b"old"), name="a")
+    os.utime(store.path(first), (1, 1))
+    store.seal_file(scratch_file(tmp_path, b"old"), name="a")
+    store.prune(set(), sealed_before=time.time() - 60)
+    assert store.contains(first.digest)
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_file(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    script = f"""
+        mount -t tmpfs -o size=1m tmpfs {small} && exec {sys.executable} -c '
+from pathlib import Path
+from builder import durable
+from builder.errors import DiskFull
+try:
+    durable.write_file(Path("{small}/file"), bytes(4 << 20))
+except DiskFull as error:
+    print(error.message)
+print(sorted(p.name for p in Path("{small}").iterdir() if not p.name.startswith(".")))
+'"""
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert f"no space left for {small}" in done.stdout
+    assert done.stdout.endswith("[]\n")
