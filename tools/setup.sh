@@ -45,7 +45,8 @@ missing_packages() {
 
 apt() { # WORDS OF APT-GET
     # Other apt runs (unattended upgrades, a second clone) are waited for, up to 5 minutes.
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null >&2
+    $sudo env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get --quiet -o Dpkg::Use-Pty=0 \
+        -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null >&2
 }
 
 update_lists() {
