@@ -20,7 +20,7 @@ test-all: setup lint ## lint, then all tests, the long sweeps too
 lint: setup ## ruff, mypy, import contracts, shellcheck, generated docs
 	@tools/lint.sh
 
-docs: setup ## write the generated pages: docs/steps.md, docs/errors.md
+docs: setup ## write the generated pages: docs/steps.md, docs/errors.md, docs/recipe.schema.json
 	@.venv/bin/python -m pipelines.docs
 
 lock: setup ## pin the Python packages anew, with hashes

@@ -1,5 +1,6 @@
 """The recipe language: YAML in, a frozen Recipe out, or every problem at once on the user's own lines.
 
+grammar     its words and names
 source      the text, read with limits; where problems are collected
 compose     text to nodes that know their place; scalars, syntax: what YAML leaves open, and its errors
 variables   declarations of `vars`, and their insertion into parsed values

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import get_args
 
 from builder.units import parse_size
+from pipelines.recipe import grammar
 from pipelines.recipe.model import Value
 from pipelines.recipe.nodes import MapNode, Node, ScalarNode, noun
 from pipelines.recipe.problems import Problem, any_of, closest, quoted
 from pipelines.recipe.source import Findings, Span
-from pipelines.recipe.variables import NAME, Declared, Variables, VariableType
+from pipelines.recipe.variables import Declared, Variables, VariableType
 
 TYPES: Mapping[str, VariableType] = {name: name for name in get_args(VariableType)}
-KEYS = ("type", "default", "description")
 _NOUNS: Mapping[VariableType, str] = {
     "string": "text",
     "int": "a whole number",
@@ -49,7 +49,7 @@ def declare(node: Node | None, overrides: Mapping[str, str], findings: Findings)
         findings.add(node.span, f"`vars` takes a mapping of names to values, not {noun(node)}", where="vars")
     entries = node.entries if isinstance(node, MapNode) else {}
     for name, entry in entries.items():
-        if not NAME.fullmatch(name):
+        if not re.fullmatch(grammar.VARIABLE, name):
             message = f"{quoted(name)} cannot name a variable; use letters, digits, `_` and `-`, a letter first"
             findings.add(entry.key, message, where="vars")
             continue
@@ -65,12 +65,12 @@ def _declaration(name: str, key: Span, node: Node, findings: Findings) -> _Decla
     if not isinstance(node, MapNode):
         return _Declaration(name=name, key=key, type=None, default=node, broken=False)
     before = len(findings.problems)
-    for unknown in node.entries.keys() - set(KEYS):
+    for unknown in node.entries.keys() - set(grammar.DECLARATION):
         findings.add(
             node.entries[unknown].key,
-            f"unknown key {quoted(unknown)} of variable `{name}`; it has {any_of(KEYS, 'and')}",
+            f"unknown key {quoted(unknown)} of variable `{name}`; it has {any_of(grammar.DECLARATION, 'and')}",
             where=f"vars.{name}.{unknown}",
-            suggestion=closest(unknown, KEYS),
+            suggestion=closest(unknown, grammar.DECLARATION),
         )
     type_ = _type(node.get("type"), f"vars.{name}.type", findings)
     default = node.get("default")

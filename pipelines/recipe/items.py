@@ -6,15 +6,14 @@ import re
 from collections.abc import Sequence
 
 from pipelines.kinds import Kinds
+from pipelines.recipe import grammar
 from pipelines.recipe.flow import Draft, Named
 from pipelines.recipe.nodes import Entry, ListNode, MapNode, Node, ScalarNode, is_null, noun
-from pipelines.recipe.options import BESIDE, Given, as_text, validate
+from pipelines.recipe.options import Given, as_text, validate
 from pipelines.recipe.problems import any_of, closest, quoted
 from pipelines.recipe.shape import references
 from pipelines.recipe.source import Findings, Span
 from pipelines.recipe.variables import Variables
-
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class Items:
@@ -65,7 +64,7 @@ class Items:
         if entry is None:
             return None
         text = as_text(entry.value)
-        if text is None or not ID.fullmatch(text):
+        if text is None or not re.fullmatch(grammar.ID, text):
             shown = quoted(entry.value.text) if isinstance(entry.value, ScalarNode) else noun(entry.value)
             message = f"{shown} cannot be an id; use up to 64 letters, digits, `_` and `-`"
             self._findings.add(entry.value.span, message, where=f"{where}.id")
@@ -103,7 +102,7 @@ class Items:
             advice = f"write `{item.text}:` with a colon" if colon and isinstance(item, ScalarNode) else _form()
             self._findings.add(item.span, f"a step is a mapping, not {noun(item)}; {advice}", where=where)
             return None
-        kinds = [key for key in item.entries if key not in BESIDE]
+        kinds = [key for key in item.entries if key not in grammar.BESIDE]
         if not kinds:
             self._findings.add(item.span, f"this step has no kind; {_form()}", where=where)
             return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.kinds import BUILT_IN, Kinds
+from pipelines.recipe import grammar
 from pipelines.recipe.compose import compose
 from pipelines.recipe.declarations import declare
 from pipelines.recipe.flow import Draft, Flow
@@ -18,9 +19,6 @@ from pipelines.recipe.problems import any_of, closest, quoted
 from pipelines.recipe.shape import dotted
 from pipelines.recipe.source import Findings, read
 from pipelines.recipe.variables import Variables
-
-KEYS = ("name", "description", "vars", "steps", "outputs")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def load(path: Path, overrides: Mapping[str, str] | None = None, *, kinds: Kinds = BUILT_IN) -> Recipe:
@@ -48,7 +46,8 @@ def _refuse_root(root: Node | None, findings: Findings) -> None:
         if not findings.problems:
             findings.add(start, "the recipe is empty; it needs `name` and `steps`")
     else:
-        message = f"a recipe is a mapping with the keys {any_of((f'`{key}`' for key in KEYS), 'and')}, not {noun(root)}"
+        keys = any_of((f"`{key}`" for key in grammar.KEYS), "and")
+        message = f"a recipe is a mapping with the keys {keys}, not {noun(root)}"
         findings.add(root.span, message)
 
 
@@ -62,7 +61,7 @@ class _Reader:
     def recipe(self, root: MapNode, overrides: Mapping[str, str]) -> Recipe | None:
         self._refuse_unknown(root)
         name = self._text(root, "name") or ""
-        if name and not NAME.fullmatch(name):
+        if name and not re.fullmatch(grammar.NAME, name):
             message = f"{quoted(name)} cannot name a recipe; use up to 128 letters, digits, `.`, `_` and `-`"
             self._findings.add(root.entries["name"].value.span, message, where="name")
         description = self._text(root, "description")
@@ -93,9 +92,9 @@ class _Reader:
         for key, entry in root.entries.items():
             if key in self._known:
                 self._findings.add(entry.key, f"`{key}` is a step; put it into the list under `steps`", where=key)
-            elif key not in KEYS:
-                near = closest(key, KEYS)
-                rest = "" if near else f"; a recipe has {any_of((f'`{name}`' for name in KEYS), 'and')}"
+            elif key not in grammar.KEYS:
+                near = closest(key, grammar.KEYS)
+                rest = "" if near else f"; a recipe has {any_of((f'`{name}`' for name in grammar.KEYS), 'and')}"
                 self._findings.add(entry.key, f"unknown key {quoted(key)}{rest}", where=key, suggestion=near)
 
     def _text(self, root: MapNode, key: str) -> str | None:

@@ -11,14 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from pipelines.recipe import grammar
 from pipelines.recipe.nodes import ListNode, MapNode, Node, ScalarNode, is_null, noun
 from pipelines.recipe.problems import any_of, closest, quoted
 from pipelines.recipe.shape import Path, dotted, fields_at
 from pipelines.recipe.source import Findings, Span
 from pipelines.recipe.words import NEEDS, Subject, say, say_needs
 from pipelines.step import Options, Step
-
-BESIDE = ("id", "from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +138,7 @@ def _report_unknown(path: Path, step: Step[Any], given: Given, findings: Finding
     known = list(fields_at(step.options, tuple(outer)))
     message = f"unknown option {quoted(str(key))} of {owner}"
     near = closest(str(key), known)
-    if not outer and key in BESIDE:
+    if not outer and key in grammar.BESIDE:
         message = f"`{key}` stands beside `{given.kind}`, not among its options; indent it less"
         near = None
     elif near is None:

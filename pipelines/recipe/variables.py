@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from pipelines.recipe import grammar
 from pipelines.recipe.model import Value
 from pipelines.recipe.nodes import ListNode, MapNode, Node, ScalarNode
 from pipelines.recipe.problems import closest, quoted
 from pipelines.recipe.source import Findings, Span
 
 VariableType = Literal["string", "int", "bool", "size"]
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -77,7 +77,7 @@ class Variables:
             return None
         name, entry = next(iter(node.entries.items()))
         empty = isinstance(entry.value, ScalarNode) and entry.value.text == ""
-        return name if empty and NAME.fullmatch(name) else None
+        return name if empty and re.fullmatch(grammar.VARIABLE, name) else None
 
     def _text(self, node: ScalarNode, text: str, where: str) -> object:
         whole = _PIECE.fullmatch(text)
@@ -108,7 +108,9 @@ class Variables:
         if found is None:
             self._findings.add(
                 self._place(node, nth),
-                f"unknown variable {quoted(name)}" if NAME.fullmatch(name) else _no_variable(piece.group()),
+                f"unknown variable {quoted(name)}"
+                if re.fullmatch(grammar.VARIABLE, name)
+                else _no_variable(piece.group()),
                 where=where,
                 suggestion=closest(name, self._declared),
             )
