@@ -6,6 +6,7 @@ import threading  # noqa: TID251 - this is the door
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait  # noqa: TID251 - this is the door
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -60,13 +61,11 @@ def in_order(
                 future.cancel()
 
 
-class Background(Generic[Result]):
-    """One call running beside us; `result()` waits for it and raises what it raised."""
+class Pending(Generic[Result]):
+    """A call that another thread makes; `result()` waits for it and raises what it raised."""
 
-    def __init__(self, work: Callable[[], Result]) -> None:
+    def __init__(self) -> None:
         self._future: Future[Result] = Future()
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
 
     def _run(self, work: Callable[[], Result]) -> None:
         try:
@@ -77,6 +76,42 @@ class Background(Generic[Result]):
     def result(self, timeout: float | None = None) -> Result:
         """Wait up to `timeout` seconds (None: as long as it takes) and return what the call returned."""
         return self._future.result(timeout)
+
+    def done(self) -> bool:
+        """Say whether the call has ended, in either way."""
+        return self._future.done()
+
+
+class Background(Pending[Result]):
+    """One call running beside us, in a thread of its own."""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        super().__init__()
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+
+class Worker:
+    """One thread that makes all calls given to it, in order: for what belongs to the thread that made it."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def begin(self, work: Callable[[], Result]) -> Pending[Result]:
+        """Have `work()` called when those before it are done; return at once."""
+        pending: Pending[Result] = Pending()
+        self._calls.put(lambda: pending._run(work))  # noqa: SLF001 - its own kind
+        return pending
+
+    def end(self) -> None:
+        """Let the thread end when the calls given so far are done; return at once."""
+        self._calls.put(None)
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
 
 
 # Locks and per-thread values are handed out here, so that nobody else needs the threading module.
