@@ -70,6 +70,11 @@ def shown(name: str) -> str:
     return repr(name if len(name) <= 200 else f"{name[:200]}…")
 
 
+def printable(text: str) -> str:
+    """Return text from an untrusted image with what could steer a terminal replaced."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def size_dangers(virtual_size: int) -> list[str]:
     """Return what is absurd about a virtual size (bytes) that a header claims."""
     if virtual_size > MAX_VIRTUAL_SIZE:

@@ -37,7 +37,7 @@ class RawReader:
 
     def pread(self, length: int, offset: int) -> bytes:
         """Return exactly `length` bytes from `offset`, zeros past the end."""
-        return read_padded(self.descriptor, length, offset)
+        return read_padded(self.descriptor, length, offset) if offset < self.virtual_size else bytes(length)
 
     def close(self) -> None:
         """Close the file."""
