@@ -134,7 +134,7 @@ def start(
         stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
-        env={**os.environ, **(environment or {})},
+        env=_with_sbin({**os.environ, **(environment or {})}),
         cwd=directory,
         start_new_session=True,
     )
@@ -157,9 +157,13 @@ def end(process: subprocess.Popen[bytes], *, grace: float = 2) -> None:
 
 def find(program: str) -> Path:
     """Return where `program` is. Raises ToolMissing with the Debian package that has it."""
-    # Debian keeps mkfs, sgdisk and friends in sbin, which a user's PATH may lack.
-    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    path = shutil.which(program, path=_with_sbin(os.environ)["PATH"])
     if path is None:
         package = PACKAGES.get(program, program)
         raise ToolMissing(f"{program} is not installed", hint=f"sudo apt-get install {package}")
     return Path(path)
+
+
+def _with_sbin(environment: Mapping[str, str]) -> Mapping[str, str]:
+    # Debian keeps mkfs, sgdisk and friends in sbin, which a user's PATH lacks.
+    return {**environment, "PATH": f"{environment.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
