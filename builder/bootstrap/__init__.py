@@ -1,0 +1,1 @@
+"""A bootable disk from a distribution's packages, without root mounts, loop devices or an appliance."""

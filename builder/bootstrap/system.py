@@ -1,0 +1,140 @@
+"""What is to be installed, and what turns a bare installation into a machine image. Plain values; no process runs here."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from builder.bootstrap.tree import Node, Tree
+
+Distribution = Literal["debian", "ubuntu"]
+Variant = Literal["minbase", "important", "standard"]
+
+# What an image needs to boot, to grow and to be reached, by distribution.
+BASE: Mapping[Distribution, Sequence[str]] = {
+    "debian": (
+        *("linux-image-cloud-amd64", "initramfs-tools", "grub-cloud-amd64"),
+        *("systemd-sysv", "systemd-resolved", "dbus", "udev", "netplan.io", "iproute2", "isc-dhcp-client"),
+        *("cloud-init", "cloud-guest-utils", "fdisk", "openssh-server", "sudo", "ca-certificates"),
+    ),
+    "ubuntu": (
+        *("linux-virtual", "initramfs-tools", "grub-pc", "grub-efi-amd64-bin"),
+        *("systemd-sysv", "systemd-resolved", "dbus", "udev", "netplan.io", "iproute2", "dhcpcd-base"),
+        *("cloud-init", "cloud-guest-utils", "fdisk", "openssh-server", "sudo", "ca-certificates"),
+    ),
+}
+ESP_LABEL = "UEFI"
+_CONSOLES = "console=tty0 console=ttyS0,115200"
+_NAMESPACE = uuid.UUID("6d1d0f3c-5f0e-5a0c-9a52-0d7c1f5ba3e4")  # ours, for everything derived from an image's inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """The system to make. `epoch` (seconds) is the youngest any file may be; `size` is the disk's, in bytes."""
+
+    distribution: Distribution
+    suite: str
+    mirrors: Sequence[str] = ()  # as mmdebstrap takes them; none: its own choice for the suite
+    components: Sequence[str] = ("main",)
+    packages: Sequence[str] = ()
+    variant: Variant = "important"
+    keyring: Path | None = None
+    hostname: str = "localhost"
+    label: str = "rootfs"
+    kernel_arguments: str = ""
+    size: int
+    epoch: int
+
+    def identity(self, tree: Tree) -> Identity:
+        """Return the identifiers of a disk of this system with those files: other inputs, other identifiers."""
+        described = {**asdict(self), "keyring": None}
+        installed = (tree.read("var/lib/dpkg/status") or b"").decode(errors="surrogateescape")
+        return Identity(seed=json.dumps([described, installed], sort_keys=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Derives every identifier of a disk from its inputs."""
+
+    seed: str
+
+    def uuid(self, of: str) -> str:
+        """Return the UUID of the part named `of`: the same inputs, the same UUID."""
+        return str(uuid.uuid5(_NAMESPACE, f"{of}\n{self.seed}"))
+
+    def volume_id(self) -> str:
+        """Return the FAT volume id, 8 hexadecimal digits."""
+        return self.uuid("volume")[:8]
+
+
+def early_files(system: System) -> Mapping[str, str]:
+    """Return the files that must lie there before kernel and boot loader are installed, by path.
+
+    They are there to be seen by maintainer scripts.
+    """
+    return {
+        "etc/fstab": (
+            f"LABEL={system.label} / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1\n"
+            f"LABEL={ESP_LABEL} /boot/efi vfat umask=0077,nofail 0 1\n"
+        ),
+        # The initramfs takes along the fsck of this filesystem; from fstab it cannot know, there being no device yet.
+        "etc/initramfs-tools/conf.d/root": "FSTYPE=ext4\n",
+        "etc/hostname": f"{system.hostname}\n",
+        "etc/hosts": (
+            f"127.0.0.1 localhost\n127.0.1.1 {system.hostname}\n"
+            "::1 localhost ip6-localhost ip6-loopback\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n"
+        ),
+        "etc/default/locale": "LANG=C.UTF-8\n",
+        # update-grub in the guest, after a kernel upgrade, keeps the consoles that the first grub.cfg has.
+        "etc/default/grub.d/50-console.cfg": (
+            f'GRUB_CMDLINE_LINUX="{_arguments(system)}"\nGRUB_CMDLINE_LINUX_DEFAULT=""\nGRUB_TIMEOUT=1\n'
+            'GRUB_TERMINAL="console serial"\nGRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"\n'
+        ),
+        # Without a cloud's metadata cloud-init stays off and nobody makes host keys: sshd then makes its own.
+        "etc/systemd/system/ssh.service.d/host-keys.conf": (
+            "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n"
+        ),
+    }
+
+
+def finish(system: System, tree: Tree) -> None:
+    """Turn the installed tree into an image's: no secrets, no traces of the build, no byte that depends on its time."""
+    tree.remove(_is_trace)
+    epoch = system.epoch
+    tree.write("etc/machine-id", b"", mtime=epoch)  # systemd makes one at first boot
+    if tree.get("usr/lib/systemd/systemd-resolved"):
+        tree.symlink("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf", mtime=epoch)
+    else:
+        tree.write("etc/resolv.conf", b"", mtime=epoch)
+    if system.distribution == "debian":
+        # grub-cloud-amd64 reinstalls the loader on upgrades only where this file exists; while installing it cannot.
+        tree.write("etc/grub.d/enable_cloud", b"", mtime=epoch)
+    tree.clamp(epoch)
+
+
+def kernel_arguments(system: System) -> str:
+    """Return the kernel's command line after root=."""
+    return f"ro {_arguments(system)}"
+
+
+def _arguments(system: System) -> str:
+    return f"{system.kernel_arguments} {_CONSOLES}".strip()
+
+
+def _is_trace(node: Node) -> bool:
+    path = node.path
+    if path.startswith("etc/ssh/ssh_host_"):
+        return True  # host keys: each machine makes its own
+    if node.kind == "file" and path.startswith("var/log/"):
+        return node.size > 0
+    if node.kind == "file" and path.startswith(("var/cache/man/", "var/cache/apt/", "var/lib/apt/lists/")):
+        return True  # caches that hold times; made again on demand
+    return path in (
+        "var/cache/ldconfig/aux-cache",
+        "var/lib/dbus/machine-id",
+        "var/lib/systemd/random-seed",
+    )
