@@ -2,7 +2,8 @@
 
 from builder.fetch.address import Address, resolve
 from builder.fetch.client import Limits
+from builder.fetch.remembered import Remembered
 from builder.fetch.spool import Validators
 from builder.fetch.web import Fetched, Web
 
-__all__ = ["Address", "Fetched", "Limits", "Validators", "Web", "resolve"]
+__all__ = ["Address", "Fetched", "Limits", "Remembered", "Validators", "Web", "resolve"]

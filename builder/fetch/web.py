@@ -96,8 +96,7 @@ class Web:
         """Return what the server says about the file without reading it. Raises as `read` does."""
         address = self.address(url)
         if local := address.local:
-            status = _regular(local, address)
-            return Validators(size=status.st_size, last_modified=str(status.st_mtime_ns))
+            return _local_version(_regular(local, address))
         return self._retrying(lambda: self._probe_once(address))
 
     def _fill(self, spool: Spool, address: Address) -> Fetched:
@@ -109,7 +108,7 @@ class Web:
 
     def _copy(self, local: Path, address: Address, spool: Spool) -> None:
         before = _regular(local, address)
-        spool.begin(Validators(size=before.st_size))
+        spool.begin(_local_version(before))
         self._progress.total(before.st_size)
         with open(local, "rb", buffering=0) as source:
             while chunk := source.read(_COPY):
@@ -162,6 +161,10 @@ def _regular(local: Path, address: Address) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{address} is not a regular file")
     return status
+
+
+def _local_version(status: os.stat_result) -> Validators:
+    return Validators(size=status.st_size, last_modified=str(status.st_mtime_ns))
 
 
 def _read_local(local: Path, address: Address, limit: int) -> bytes:

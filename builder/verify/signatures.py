@@ -57,9 +57,12 @@ class Keyring:
         if not first & 0x80 or tag != _PUBLIC_KEY:
             raise UsageError(f"keyring {path} holds no public keys", hint="Export them with `gpg --export KEY`.")
 
-    def verify_detached(self, data: Path, signature: bytes, *, what: str) -> Signer:
-        """Return who signed the file `data`. Raises SignatureInvalid, naming `what`."""
+    def verify_detached(self, data: Path | bytes, signature: bytes, *, what: str) -> Signer:
+        """Return who signed `data`, a file or bytes. Raises SignatureInvalid, naming `what`."""
         with tempfile.TemporaryDirectory(prefix="emi-gpgv-") as home:
+            if isinstance(data, bytes):
+                (Path(home) / "data").write_bytes(data)
+                data = Path(home) / "data"
             aside = Path(home) / "signature"
             aside.write_bytes(_binary(signature, what) if _ARMOUR.search(signature) else signature)
             return self._gpgv(Path(home), [aside, data], what)
