@@ -1,1 +1,4 @@
-"""The embedded cloud: a control plane of moto, a data plane of real files."""
+"""The embedded cloud: one loopback port that behaves like EC2 and its EBS direct APIs, kept in one directory.
+
+lifecycle.py starts, finds and stops it; docs/design/sandbox.md says what it promises and where each part lives.
+"""

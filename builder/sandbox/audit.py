@@ -1,0 +1,59 @@
+"""The list of calls made: one JSON line per call in `calls.jsonl`, so that a plan can be held against what was done."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = "calls.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditedCall:
+    """One call as it ended: `time` in seconds since the epoch, `error` the code it was refused with, or empty."""
+
+    time: float
+    service: str
+    action: str
+    status: int
+    error: str = ""
+    region: str = ""
+
+
+class Audit:
+    """Appends to the list. A line is one write, so that it is whole or absent after kill -9."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = os.open(directory / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def add(self, service: str, action: str, status: int, error: str = "", region: str = "") -> None:
+        """Append one call; cheap enough for every block."""
+        line = (
+            f'{{"time": {time.time():.6f}, "service": {json.dumps(service)}, "action": {json.dumps(action)}, '
+            f'"status": {status}, "error": {json.dumps(error)}, "region": {json.dumps(region)}}}\n'
+        )
+        os.write(self._file, line.encode())
+
+
+def read_calls(directory: Path, *, start: int = 0) -> Iterator[AuditedCall]:
+    """Yield the calls made so far, from byte `start` of the list (`position` tells where it ends now)."""
+    try:
+        with open(directory / FILE, encoding="utf-8") as file:
+            file.seek(start)
+            for line in file:
+                if line.endswith("\n"):
+                    yield AuditedCall(**json.loads(line))
+    except FileNotFoundError:
+        return
+
+
+def position(directory: Path) -> int:
+    """Return where the list of calls ends now, in bytes: read_calls from here yields what comes after."""
+    try:
+        return (directory / FILE).stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,52 @@
+"""The service `ec2`: a table of the calls that are answered, one file per area.
+
+A new area (volumes, instances, …) is a file with an `ACTIONS` table and one line below.
+"""
+
+from __future__ import annotations
+
+from builder.sandbox.cloud import Cloud
+from builder.sandbox.ec2 import attributes, images, places, register, snapshots, tags
+from builder.sandbox.ec2.action import Handler
+from builder.sandbox.protocols import query
+from builder.sandbox.wire import Answer, Caller, Refusal, Request
+
+ACTIONS: dict[str, Handler] = {
+    **attributes.ACTIONS,
+    **images.ACTIONS,
+    **places.ACTIONS,
+    **register.ACTIONS,
+    **snapshots.ACTIONS,
+    **tags.ACTIONS,
+}
+
+
+class Ec2:
+    """EC2's query protocol over the table."""
+
+    service = "ec2"
+    actions = frozenset(ACTIONS)
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def action(self, request: Request) -> str:
+        """Return the name of the call."""
+        return request.form.get("Action", "")
+
+    def perform(self, action: str, request: Request, caller: Caller) -> Answer:
+        """Do what the call asks. Raises Refusal."""
+        model = query.service("ec2")
+        handler = ACTIONS.get(action)
+        if handler is None and model.has(action):
+            raise Refusal("UnsupportedOperation", f"The sandbox does not support {action}.")
+        if handler is None:
+            raise Refusal("InvalidAction", f"The action {action} is not valid for this web service.")
+        values = model.parse(action, request.form)
+        if values.pop("DryRun", False):
+            raise Refusal("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
+        return model.answer(action, handler(self._cloud, caller, values), request)
+
+    def refuse(self, refusal: Refusal, request: Request) -> Answer:
+        """Return the refusal as EC2 words it."""
+        return query.refuse_ec2(refusal, request)

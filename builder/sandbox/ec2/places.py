@@ -1,0 +1,65 @@
+"""DescribeRegions and DescribeAvailabilityZones."""
+
+from __future__ import annotations
+
+from builder.sandbox.cloud import Cloud
+from builder.sandbox.ec2.action import Handler, Values, check_filters, matches
+from builder.sandbox.wire import Caller, Refusal
+
+# Those of AWS that every account has; any other region name works as well, it is merely not listed.
+REGIONS = (
+    "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2",
+    "ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1",
+    "us-east-1", "us-east-2", "us-west-1", "us-west-2",
+)  # fmt: skip
+_ZONES = "abc"
+
+
+def _describe_regions(cloud: Cloud, _: Caller, values: Values) -> Values:
+    filters = values.get("Filters", [])
+    check_filters(filters, ("endpoint", "opt-in-status", "region-name"), tags=False)
+    wanted = values.get("RegionNames")
+    for name in wanted or ():
+        if name not in REGIONS:
+            raise Refusal("InvalidParameterValue", f"Invalid region provided: '{name}'")
+    found = []
+    for name in REGIONS:
+        traits = {"endpoint": [cloud.address], "opt-in-status": ["opt-in-not-required"], "region-name": [name]}
+        if (not wanted or name in wanted) and matches(traits, {}, filters):
+            found.append({"RegionName": name, "Endpoint": cloud.address, "OptInStatus": "opt-in-not-required"})
+    return {"Regions": found}
+
+
+def _describe_availability_zones(_: Cloud, caller: Caller, values: Values) -> Values:
+    filters = values.get("Filters", [])
+    known = ("group-name", "opt-in-status", "region-name", "state", "zone-id", "zone-name", "zone-type")
+    check_filters(filters, known, tags=False)
+    found = []
+    for number, letter in enumerate(_ZONES, 1):
+        zone = {
+            "GroupName": f"{caller.region}-zg-1",
+            "OptInStatus": "opt-in-not-required",
+            "RegionName": caller.region,
+            "State": "available",
+            "ZoneId": f"{caller.region}-az{number}",
+            "ZoneName": f"{caller.region}{letter}",
+            "ZoneType": "availability-zone",
+        }
+        traits = {
+            "group-name": [zone["GroupName"]], "opt-in-status": [zone["OptInStatus"]], "state": [zone["State"]],
+            "region-name": [zone["RegionName"]], "zone-id": [zone["ZoneId"]], "zone-name": [zone["ZoneName"]],
+            "zone-type": [zone["ZoneType"]],
+        }  # fmt: skip
+        if matches(traits, {}, filters):
+            found.append(zone)
+    names = {zone["ZoneName"] for zone in found}
+    for name in (wanted := values.get("ZoneNames", ())):
+        if name not in names:
+            raise Refusal("InvalidParameterValue", f"Invalid availability zone: [{name}]")
+    return {"AvailabilityZones": [zone for zone in found if not wanted or zone["ZoneName"] in wanted]}
+
+
+ACTIONS: dict[str, Handler] = {
+    "DescribeAvailabilityZones": _describe_availability_zones,
+    "DescribeRegions": _describe_regions,
+}

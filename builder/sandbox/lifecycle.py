@@ -1,0 +1,213 @@
+"""Start, find and stop the sandbox of a directory. Imports nothing of it: safe and quick for every command line.
+
+Who runs is decided by a lock that the kernel holds for the server's process, so neither a stale file nor a reused
+process id can deceive. The server is a process of its own that outlives whoever started it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import signal
+import ssl
+import subprocess  # noqa: TID251 - its TimeoutExpired; processes start in builder/proc.py
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import builder
+from builder import proc
+from builder.errors import BusyError, HostError
+from builder.sandbox import settings
+
+_POLL = 0.02  # seconds
+_GRACE = 2  # seconds for SIGTERM before SIGKILL
+_TAIL = 2000  # characters of the server's log shown in an error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """How to reach a running sandbox; `ca_file` is set when it speaks TLS."""
+
+    url: str
+    region: str
+    access_key: str
+    secret_key: str
+    ca_file: Path | None
+    pid: int
+    directory: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What a running sandbox holds. `allocated_bytes` is what the snapshots' blocks take on the disk."""
+
+    endpoint: Endpoint
+    images: int
+    snapshots: int
+    pending_snapshots: int
+    volume_bytes: int
+    allocated_bytes: int
+
+
+def start(directory: Path, *, port: int = 0, tls: bool = False, timeout: float = 30) -> Endpoint:
+    """Start the sandbox of `directory`, or adopt the one that runs there already, and return once it answers.
+
+    `port` 0 means the one it had last, or any that is free; an adopted one keeps its port and protocol. Raises
+    HostError when it cannot start, with its own words; BusyError when another start or stop takes longer than `timeout`
+    seconds.
+    """
+    directory = directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    with _alone(directory, timeout):
+        if _is_serving(directory):
+            return _endpoint(directory)
+        # What an earlier server of this directory wrote says nothing about the one that starts now.
+        (directory / settings.ENDPOINT).unlink(missing_ok=True)
+        _launch(directory, port=port, tls=tls, timeout=timeout)
+        return _endpoint(directory)
+
+
+def stop(directory: Path, *, timeout: float = 30) -> bool:
+    """End the sandbox of `directory`; say whether one was running. Its state stays."""
+    directory = directory.absolute()
+    if not directory.is_dir():
+        return False
+    with _alone(directory, timeout):
+        if not _is_serving(directory):
+            return False
+        _end(directory, _endpoint(directory).pid)
+        return True
+
+
+def status(directory: Path) -> Status | None:
+    """Return what the sandbox of `directory` holds, or None when none runs there."""
+    directory = directory.absolute()
+    if not _is_serving(directory):
+        return None
+    endpoint = _endpoint(directory)
+    return Status(endpoint=endpoint, **_get(endpoint, "/_sandbox/status"))
+
+
+@contextmanager
+def _alone(directory: Path, timeout: float) -> Iterator[None]:
+    """Hold the lock under which one process at a time starts or stops the sandbox of this directory."""
+    deadline = time.monotonic() + timeout
+    with open(directory / settings.STARTING, "ab") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    message = f"another process has been starting or stopping the sandbox in {directory} for too long"
+                    raise BusyError(message) from None
+                time.sleep(_POLL)
+        yield
+
+
+def _is_serving(directory: Path) -> bool:
+    """Say whether a process serves the directory: it holds the serving lock exclusively for as long as it lives."""
+    try:
+        with open(directory / settings.SERVING, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not deceive each other
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _launch(directory: Path, *, port: int, tls: bool, timeout: float) -> None:
+    command = [sys.executable, "-P", "-m", "builder.sandbox", str(directory), "--detach", "--port", str(port)]
+    root = str(Path(builder.__file__).parents[1])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    with open(directory / settings.LOG, "ab") as log:
+        before = log.tell()
+        process = proc.start(
+            [*command, "--tls"] if tls else command,
+            stdout=log.fileno(),
+            stderr=log.fileno(),
+            environment={"PYTHONPATH": paths},
+            directory=directory,
+            outlives_us=True,
+        )
+        try:
+            failed = process.wait(timeout)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)  # the group: the server itself too
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise HostError(f"the sandbox in {directory} did not answer within {timeout:g} s") from None
+            raise
+    if failed:
+        raise _failure(directory, before)
+
+
+def _failure(directory: Path, before: int) -> HostError:
+    with open(directory / settings.LOG, "rb") as log:
+        log.seek(before)
+        said = log.read().decode(errors="replace").strip()[-_TAIL:]
+    message, _, hint = said.rpartition("\n")
+    if "Traceback" in said:
+        return HostError(f"the sandbox in {directory} failed to start; see {directory / settings.LOG}: {hint}")
+    return HostError(f"the sandbox in {directory} failed to start: {message or hint}", hint=hint or None)
+
+
+def _endpoint(directory: Path) -> Endpoint:
+    """Return how the running server says it is reached; it may be writing that down at this moment."""
+    for _ in range(500):
+        try:
+            values = json.loads((directory / settings.ENDPOINT).read_text())
+        except FileNotFoundError:
+            time.sleep(_POLL)
+            continue
+        ca_file = Path(values.pop("ca_file")) if values["ca_file"] else values.pop("ca_file")
+        return Endpoint(**values | {"directory": Path(values["directory"])}, ca_file=ca_file)
+    raise HostError(f"the sandbox in {directory} runs but does not say where; see {directory / settings.LOG}")
+
+
+def _end(directory: Path, pid: int) -> None:
+    """End the server: its process is held by a descriptor, so that a reused id is never hit."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if str(directory) not in Path(f"/proc/{pid}/cmdline").read_text():
+                return
+            signal.pidfd_send_signal(process, number)
+            deadline = time.monotonic() + _GRACE
+            while time.monotonic() < deadline:
+                if not _is_serving(directory):
+                    return
+                time.sleep(_POLL)
+    except (ProcessLookupError, FileNotFoundError):
+        return  # it ended by itself
+    finally:
+        os.close(process)
+
+
+def _get(endpoint: Endpoint, path: str) -> dict[str, int]:
+    address = urlsplit(endpoint.url).netloc
+    connection = (
+        http.client.HTTPSConnection(address, timeout=10, context=ssl.create_default_context(cafile=endpoint.ca_file))
+        if endpoint.ca_file
+        else http.client.HTTPConnection(address, timeout=10)
+    )
+    try:
+        connection.request("GET", path)
+        answer: dict[str, int] = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException) as error:
+        raise HostError(f"the sandbox at {endpoint.url} does not answer: {error}") from error
+    else:
+        return answer
+    finally:
+        connection.close()

@@ -1,0 +1,54 @@
+"""What a sandbox directory is told once and keeps: keys, region and the port it had last. And how it is reached."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from builder import durable
+
+SETTINGS = "settings.json"  # kept for good
+ENDPOINT = "endpoint.json"  # written by the running server
+SERVING = "serving.lock"  # flocked by the running server for as long as it lives
+STARTING = "starting.lock"  # flocked by whoever is starting or stopping one
+LOG = "server.log"
+CA = "ca.pem"
+DEFAULT_REGION = "us-east-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The directory's own facts. `key` (hex) signs block and page tokens."""
+
+    access_key: str
+    secret_key: str
+    region: str
+    key: str
+    port: int = 0
+
+
+def load(directory: Path) -> Settings:
+    """Return the directory's settings, made up and written down the first time."""
+    file = directory / SETTINGS
+    if file.exists():
+        return Settings(**json.loads(file.read_text()))
+    settings = Settings(
+        access_key="AKIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)),
+        secret_key=secrets.token_urlsafe(30),
+        region=DEFAULT_REGION,
+        key=secrets.token_hex(32),
+    )
+    _save(directory, settings)
+    return settings
+
+
+def remember_port(directory: Path, settings: Settings, port: int) -> None:
+    """Write down which port the directory is served on, so that the next start asks for it again."""
+    if settings.port != port:
+        _save(directory, replace(settings, port=port))
+
+
+def _save(directory: Path, settings: Settings) -> None:
+    durable.write_file(directory / SETTINGS, json.dumps(asdict(settings), indent=1).encode())

@@ -1,0 +1,34 @@
+"""The service `sts`: GetCallerIdentity."""
+
+from __future__ import annotations
+
+from builder.sandbox.protocols import query
+from builder.sandbox.wire import Answer, Caller, Refusal, Request
+
+_USER = "emi"
+
+
+class Sts:
+    """STS's query protocol."""
+
+    service = "sts"
+    actions = frozenset({"GetCallerIdentity"})
+
+    def action(self, request: Request) -> str:
+        """Return the name of the call."""
+        return request.form.get("Action", "")
+
+    def perform(self, action: str, request: Request, caller: Caller) -> Answer:
+        """Do what the call asks. Raises Refusal."""
+        if action not in self.actions:
+            raise Refusal("UnsupportedOperation", f"The sandbox does not support {action}.")
+        identity = {
+            "UserId": caller.access_key,
+            "Account": caller.account,
+            "Arn": f"arn:aws:iam::{caller.account}:user/{_USER}",
+        }
+        return query.service("sts").answer(action, identity, request)
+
+    def refuse(self, refusal: Refusal, request: Request) -> Answer:
+        """Return the refusal as STS words it."""
+        return query.refuse_query(refusal, request)
