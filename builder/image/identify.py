@@ -106,17 +106,18 @@ def _identify(path: Path, file: _Peek) -> Identity:
             path=path,
             format=image_format,
             noun=header.noun,
+            file_size=file.size,
             virtual_size=header.virtual_size,
             backing_file=header.backing_file,
             dangers=tuple(header.dangers),
         )
     if other := _other(file):
         noun, advice = other
-        return Identity(path=path, format=None, noun=noun, advice=advice)
+        return Identity(path=path, format=None, noun=noun, file_size=file.size, advice=advice)
     if volume := _volume(file.head):
-        return Identity(path=path, format="raw", noun=volume, virtual_size=file.size)
+        return Identity(path=path, format="raw", noun=volume, file_size=file.size, virtual_size=file.size)
     noun, advice = _nothing(file)
-    return Identity(path=path, format=None, noun=noun, advice=advice)
+    return Identity(path=path, format=None, noun=noun, file_size=file.size, advice=advice)
 
 
 def _image(file: _Peek) -> tuple[Format, Header] | None:

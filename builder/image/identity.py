@@ -34,6 +34,7 @@ class Identity:
     path: Path
     format: Format | None
     noun: str
+    file_size: int
     virtual_size: int | None = None
     backing_file: str | None = None
     dangers: Sequence[str] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from builder.errors import FormatRefused, HostError
@@ -75,11 +74,3 @@ def _open_through_qemu(identity: Identity, scratch: Path | None) -> ImageReader:
         reader = RawReader(Path(target.name))
         reader.path = identity.path
     return reader
-
-
-def established(identity: Identity, claimed: Format | None) -> Identity:
-    """Return the identity with the recipe's word taken for data that nothing is known about."""
-    if claimed == "raw" and identity.unknown:
-        size = identity.path.stat().st_size
-        return replace(identity, format="raw", noun="raw data", virtual_size=size, advice=None)
-    return identity
