@@ -17,6 +17,7 @@
     ├── CloudError            7   the cloud refused, for good
     │   ├── CloudDenied           … for lack of permission or credentials
     │   ├── CloudNotFound         … because the resource does not exist
+    │   ├── CloudFailed           … having accepted it first: what we began has ended in failure
     │   ├── CloudConflict         … because something of that name or token is already there
     │   └── CloudTrouble          … for now (throttling, 5xx, a cut connection; retried)
     ├── BusyError             8   another run holds what this one needs
@@ -143,6 +144,12 @@ class CloudDenied(CloudError):
 
 class CloudNotFound(CloudError):
     """The cloud says that the resource named in the call does not exist."""
+
+
+class CloudFailed(CloudError):
+    """What we began in the cloud has ended in failure, for the reason the cloud gives; it will never be finished."""
+
+    advice = "Correct the cause in the cloud's own words above, then `emi resume`: it begins anew."
 
 
 class CloudConflict(CloudError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TAG = "emi:claim"  # the tag that carries the token of a claim
 RECIPE_TAG = "emi:recipe"  # the tag that says to people which recipe made this
+_MOST_TAGS = 48
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,23 @@ def only(claim: Claim, ids: Sequence[str], noun: str) -> str | None:
             hint=f"Look which one is right, remove the tag {TAG} from the others (or delete them), then `emi resume`.",
         )
     return ids[0] if ids else None
+
+
+def tag_problems(tags: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with tags that a user wants on a resource, a sentence each.
+
+    Limits: the EBS direct service model's (keys 127, values 255 characters), the narrower ones of EC2's two, and EC2's
+    50 tags a resource, of which emi needs two.
+    """
+    wrong = []
+    if len(tags) > _MOST_TAGS:
+        wrong.append(f"{len(tags)} tags are too many: a resource may have 50, of which emi sets 2")
+    for key, value in tags.items():
+        if key.startswith(("aws:", "emi:")):
+            wrong.append(f"the tag {key!r} begins with a prefix that is reserved")
+        if not 1 <= len(key) <= 127 or len(value) > 255:
+            wrong.append(f"the tag {key[:40]!r} is too long: a key may have 127 characters, a value 255")
+    return wrong
 
 
 def taken_by(holder: ImageRecord) -> CloudConflict:

@@ -72,11 +72,20 @@ class Ledger:
 
     def __init__(self, path: Path, snapshot_id: str) -> None:
         self.path = path
-        header = (_MAGIC + snapshot_id.encode()).ljust(_SLOT, b"\0")
+        header = _header(snapshot_id)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if os.pread(self._file, _SLOT, 0) != header:
             os.ftruncate(self._file, 0)
             self._write(header, 0)
+
+    @staticmethod
+    def belongs(path: Path, snapshot_id: str) -> bool:
+        """Say whether there is a ledger at `path` and it is that snapshot's."""
+        try:
+            with open(path, "rb") as file:
+                return file.read(_SLOT) == _header(snapshot_id)
+        except FileNotFoundError:
+            return False
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +140,10 @@ class Ledger:
             if error.errno != errno.ENXIO:  # past the last data
                 raise
             return -1
+
+
+def _header(snapshot_id: str) -> bytes:
+    return (_MAGIC + snapshot_id.encode()).ljust(_SLOT, b"\0")
 
 
 def _encode(entry: Entry) -> bytes:

@@ -1,0 +1,127 @@
+"""The step kind `snapshot`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from builder.cloud import ebs, snapshots
+from builder.cloud.api import Call, Cloud
+from builder.cloud.claims import Claim, only, tag_problems
+from builder.cloud.ledger import Ledger
+from pipelines.artifact import File, ImageFile, Snapshot
+from pipelines.step import AnyArtifact, CloudStep, Inputs, Options, Reference, Work
+
+
+class SnapshotOptions(Options):
+    """How the image becomes a snapshot."""
+
+    description: str = Field(default="", max_length=255, description="the snapshot's description in the cloud")
+    volume_size: int | None = Field(
+        default=None, ge=1, le=65536, description="GiB of the volume; by default as few as hold the image, never fewer"
+    )
+    tags: dict[str, str] = Field(default_factory=dict, description="tags of the snapshot, set as it is created")
+    verify: bool = Field(
+        default=True, description="read the whole snapshot back and compare its digest with the image's"
+    )
+    parent: Annotated[str | None, Reference(Snapshot)] = Field(
+        default=None, description="id of an earlier snapshot step: only blocks that differ from it are sent"
+    )
+    parent_snapshot: str | None = Field(
+        default=None, description="id of a snapshot that the cloud has already, in the role of `parent`: `snap-…`"
+    )
+    connections: int = Field(
+        default=ebs.CONNECTIONS, ge=1, le=256, exclude=True, description="blocks that are sent at the same time"
+    )
+
+
+class SnapshotStep(CloudStep[SnapshotOptions]):
+    """Upload an image into a new EBS snapshot.
+
+    Blocks of 512 KiB go through the EBS direct APIs, straight from the image's data extents; zero and unallocated
+    blocks are never sent. Each block and the whole are checksummed. After a crash the upload goes on where it was.
+    """
+
+    options = SnapshotOptions
+    accepts = (ImageFile, File)
+    returns = Snapshot
+
+    def check(self, options: SnapshotOptions) -> Sequence[str]:
+        """Return what is wrong with the options beyond their types."""
+        wrong = []
+        if options.parent and options.parent_snapshot:
+            wrong.append("`parent` and `parent_snapshot` exclude each other: a snapshot has one parent")
+        if options.parent_snapshot and not options.parent_snapshot.startswith("snap-"):
+            wrong.append(f"`parent_snapshot` must be the id of a snapshot (snap-…), not {options.parent_snapshot!r}")
+        return [*wrong, *tag_problems(options.tags)]
+
+    def calls(self, options: SnapshotOptions) -> Sequence[Call]:
+        """Return every kind of API call that the step may make."""
+        reads = options.verify or options.parent or options.parent_snapshot
+        reading = ("ListSnapshotBlocks", "GetSnapshotBlock") if reads else ()
+        direct = ("StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot", *reading)
+        return (Call("ec2", "DescribeSnapshots"), *(Call("ebs", action) for action in direct))
+
+    def find(self, options: SnapshotOptions, inputs: Inputs, claim: Claim, cloud: Cloud) -> str | None:
+        """Return the id of the snapshot that carries the claim."""
+        return only(claim, [found.snapshot_id for found in cloud.find_snapshots(claim)], "snapshot")
+
+    def start(self, options: SnapshotOptions, inputs: Inputs, claim: Claim, cloud: Cloud, work: Work) -> str:
+        """Start the snapshot under the claim's token."""
+        with work.store.open_image(_image(inputs)) as reader:
+            size = ebs.volume_size(reader.virtual_size, options.volume_size)
+        # Nothing here may differ between two runs: the same token with other parameters is a ConflictException.
+        started = cloud.start_snapshot(
+            claim,
+            volume_size=size,
+            description=options.description,
+            tags={**work.labels, **options.tags},
+            parent=_parent(options, inputs),
+        )
+        return started.snapshot_id
+
+    def finish(self, options: SnapshotOptions, inputs: Inputs, effect: str, cloud: Cloud, work: Work) -> Snapshot:
+        """Send the blocks, seal the snapshot, wait for it, and read it back."""
+        image = _image(inputs)
+        with work.store.open_image(image) as reader, Ledger(work.scratch / "blocks", effect) as ledger:
+            virtual_size = reader.virtual_size
+            publication = snapshots.Publication(
+                reader=reader,
+                cloud=cloud,
+                snapshot_id=effect,
+                cache=work.outside.cache / "blocks",
+                expected=image.digest if image.digest.startswith("blocks:") else None,
+                parent=_parent(options, inputs),
+                connections=options.connections,
+                progress=work.progress,
+            )
+            sent = publication.publish(ledger)
+        if options.verify:
+            with Ledger(work.scratch / "read-back", effect) as ledger:
+                snapshots.verify(cloud, effect, sent.content, virtual_size, ledger=ledger, progress=work.progress)
+        return Snapshot(
+            snapshot_id=effect,
+            region=cloud.region,
+            volume_size=ebs.volume_size(virtual_size, options.volume_size),
+            content=sent.content,
+            blocks=sent.blocks,
+            verified=options.verify,
+        )
+
+    def present(self, artifact: AnyArtifact, cloud: Cloud) -> bool:
+        """Say whether the cloud still has the snapshot, whole."""
+        assert isinstance(artifact, Snapshot)
+        record = cloud.describe_snapshot(artifact.snapshot_id)
+        return record is not None and record.status == snapshots.COMPLETED
+
+
+def _image(inputs: Inputs) -> File | ImageFile:
+    assert isinstance(inputs.source, File | ImageFile)
+    return inputs.source
+
+
+def _parent(options: SnapshotOptions, inputs: Inputs) -> str | None:
+    named = inputs.named.get("parent")
+    return named.snapshot_id if isinstance(named, Snapshot) else options.parent_snapshot
