@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+import typer
 from pydantic import BaseModel, ConfigDict, Field
 
 import builder
 import pipelines
 from builder.errors import EmiError, InternalError
-from pipelines import docs, kinds
+from pipelines import cli, docs, kinds
 from pipelines.artifact import File, ImageFile, Snapshot
 from pipelines.step import Inputs, LocalStep, Options, Reference, Work
 from pipelines.values import Size
@@ -125,6 +127,34 @@ def test_every_step_kind_and_option_is_described() -> None:
             undescribed.append(kind)
         undescribed += [f"{kind}.{option}" for option in _undescribed(kinds.load(kind).options)]
     assert undescribed == []
+
+
+def _verbs(group: Any, prefix: str = "emi") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _verbs(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", command
+
+
+VERBS = dict(_verbs(typer.main.get_command(cli.app)))
+
+
+def test_the_readme_shows_every_verb_and_no_other() -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = set()
+    for command in re.findall(r"`(emi [a-z][^`]*)`", text):
+        words = command.replace("\\|", "|").split(" ")
+        for last in words[2].split("|") if len(words) > 2 and words[2][0].islower() else [""]:
+            shown.add(f"{words[0]} {words[1]} {last}".strip())
+    assert shown == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_and_option_has_help(verb: str) -> None:
+    command = VERBS[verb]
+    assert (command.help or "").strip().endswith(".")
+    assert [parameter.name for parameter in command.params if not getattr(parameter, "help", None)] == []
 
 
 def _undescribed(model: type[BaseModel]) -> list[str]:
