@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+_PARTITION = re.compile(r"/dev/sd[a-z]+(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,12 @@ class Filesystem:
     partuuid: str = ""
     partlabel: str = ""
 
+    @property
+    def partition(self) -> int | None:
+        """The number of its partition; None for a whole disk (/dev/sda) and a logical volume (/dev/GROUP/VOLUME)."""
+        found = _PARTITION.fullmatch(self.device)
+        return int(found[1]) if found else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class GuestFacts:
@@ -29,6 +38,10 @@ class GuestFacts:
     def filesystem(self, device: str) -> Filesystem | None:
         """Return the filesystem on `device`."""
         return next((found for found in self.filesystems if found.device == device), None)
+
+    def partition(self, number: int) -> Filesystem | None:
+        """Return the filesystem on that partition of the disk."""
+        return next((found for found in self.filesystems if found.partition == number), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,247 @@
+"""/etc/fstab: parsed without losing a byte, and rewritten so that entries name filesystems by label (or UUID).
+
+Source of the format: fstab(5) and libmount: fields separated by blanks and tabs, octal escapes (\\040) in fields, `#`
+at a line's start for comments. Lines that are not entries pass through, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from builder.guest.facts import Filesystem
+
+Naming = Literal["label", "uuid"]
+
+# A line's fields, of which the first three must be there. `[^ \t]`, since \S would split at Unicode's blanks too.
+_ENTRY = re.compile(
+    r"(?P<lead>[ \t]*)(?P<spec>[^ \t#][^ \t]*)(?P<gap>[ \t]+)(?P<rest>[^ \t]+[ \t]+[^ \t]+.*)", re.DOTALL
+)
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
+_TAG = re.compile(r"(LABEL|UUID|PARTUUID|PARTLABEL)=(.*)", re.DOTALL)
+_BY = re.compile(r"/dev/disk/by-(label|uuid|partuuid|partlabel|id|path)/(.+)", re.DOTALL)
+# Kernel names of disks and their partitions. A machine's first disk is the image; the others are not here.
+_LETTERED = re.compile(r"/dev/(?:sd|vd|xvd|hd)(?P<disk>[a-z]+)(?P<part>\d*)")
+_NUMBERED = re.compile(r"/dev/(?:nvme|mmcblk)(?P<disk>\d+)(?:n\d+)?(?:p(?P<part>\d+))?")
+_FIRST = frozenset({"a", "0"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """The fields of an entry as the guest's mount reads them, unescaped."""
+
+    spec: str
+    mount_point: str
+    type: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line as it stands, with its end; `entry` is None for comments, blank lines and what is no entry."""
+
+    text: str
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """An entry that names its filesystem anew."""
+
+    mount_point: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.mount_point}: {self.old} -> {self.new}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """An entry that stays as it is although it names a device, and why."""
+
+    mount_point: str
+    spec: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.mount_point}: {self.spec} stays: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewritten:
+    """The new file and what happened to it, entry by entry."""
+
+    data: bytes
+    changes: Sequence[Change] = ()
+    kept: Sequence[Kept] = ()
+
+
+def parse(data: bytes) -> list[Line]:
+    """Return the lines of a fstab; their texts joined and encoded are `data` again, whatever bytes it holds."""
+    text = data.decode("utf-8", "surrogateescape")
+    return [_line(part) for part in re.findall(r"[^\n]*\n|[^\n]+", text)]
+
+
+def render(lines: Sequence[Line]) -> bytes:
+    """Return the bytes of a fstab."""
+    return "".join(line.text for line in lines).encode("utf-8", "surrogateescape")
+
+
+def rewrite(data: bytes, filesystems: Sequence[Filesystem], *, root: str, by: Naming = "label") -> Rewritten:
+    """Return `data` with every entry for a filesystem of this disk naming it by its label (or UUID).
+
+    `root` is the device whose filesystem is the guest's root: the entry for `/` names it whatever it named before.
+    Entries that name no disk (network, tmpfs, bind mounts, device-mapper, swap files, zram …) pass through.
+    """
+    disk = _Disk(filesystems, root=root, by=by)
+    lines: list[Line] = []
+    changes: list[Change] = []
+    kept: list[Kept] = []
+    for line in parse(data):
+        match disk.rename(line.entry) if line.entry else None:
+            case Change() as change:
+                changes.append(change)
+                lines.append(_respecified(line, change.new))
+            case Kept() as stays:
+                kept.append(stays)
+                lines.append(line)
+            case None:
+                lines.append(line)
+    return Rewritten(data=render(lines), changes=changes, kept=kept)
+
+
+def escape(field: str) -> str:
+    """Return a field as fstab holds it."""
+    return re.sub(r"[ \t\n\\]", lambda found: f"\\{ord(found[0]):03o}", field)
+
+
+def unescape(field: str) -> str:
+    """Return what a field of a fstab means."""
+    plain = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), field.encode("utf-8", "surrogateescape"))
+    return plain.decode("utf-8", "surrogateescape")
+
+
+class _Disk:
+    """What the image's filesystems are called, and how entries are to call them."""
+
+    def __init__(self, filesystems: Sequence[Filesystem], *, root: str, by: Naming) -> None:
+        self._filesystems = filesystems
+        self._by = by
+        self._names = Counter(self._value(found) for found in filesystems)
+        self._root = next((found for found in filesystems if found.device == root), None)
+
+    def rename(self, entry: Entry) -> Change | Kept | None:
+        """Return how the entry changes, why it stays, or None when it names no disk or is right already."""
+        found = self._root if entry.mount_point == "/" and _names_disk(entry) else self._resolve(entry)
+        match found:
+            case None:
+                return None
+            case str(why):
+                return Kept(mount_point=entry.mount_point, spec=entry.spec, why=why)
+            case Filesystem():
+                return self._named(entry, found)
+
+    def _named(self, entry: Entry, found: Filesystem) -> Change | Kept | None:
+        value = self._value(found)
+        new = f"{self._by.upper()}={value}"
+        stays = Kept(mount_point=entry.mount_point, spec=entry.spec, why="")
+        if not value:
+            return replace(stays, why=f"its {found.type} filesystem has no {self._by}")
+        if entry.spec == new:
+            return None
+        if self._names[value] > 1:
+            return replace(stays, why=f"{self._names[value]} filesystems have the {self._by} {value}")
+        return Change(mount_point=entry.mount_point, old=entry.spec, new=new)
+
+    def _value(self, filesystem: Filesystem) -> str:
+        return filesystem.label if self._by == "label" else filesystem.uuid
+
+    def _resolve(self, entry: Entry) -> Filesystem | str | None:
+        """Return the filesystem that the entry names, or why there is none; None when it names no disk."""
+        if not _names_disk(entry):
+            return None
+        if tag := _tag(entry.spec):
+            return self._tagged(*tag)
+        if _BY.fullmatch(entry.spec):
+            return "it names a disk by its hardware, which an image does not have"
+        place = _LETTERED.fullmatch(entry.spec) or _NUMBERED.fullmatch(entry.spec)
+        assert place is not None  # _names_disk knows no other
+        if place["disk"] not in _FIRST:
+            return "it is on another disk"
+        return self._numbered(place["part"] or "")
+
+    def _numbered(self, part: str) -> Filesystem | str:
+        number = int(part) if part else None
+        for found in self._filesystems:
+            if found.partition == number and not _is_volume(found):
+                return found
+        return f"there is no filesystem on partition {part} of this disk" if part else "the disk itself has none"
+
+    def _tagged(self, tag: str, value: str) -> Filesystem | str:
+        for found in self._filesystems:
+            match tag:
+                case "LABEL":
+                    same = found.label == value
+                case "UUID":
+                    same = found.uuid.casefold() == value.casefold()
+                case "PARTUUID":
+                    same = found.partuuid.casefold() == value.casefold()
+                case _:
+                    same = found.partlabel == value
+            if same and value:
+                return found
+        return f"no filesystem on this disk has that {tag}"
+
+
+def _names_disk(entry: Entry) -> bool:
+    """Say whether the entry names a partition or a whole disk, in any way but device-mapper's stable names."""
+    if "bind" in entry.options or "rbind" in entry.options:
+        return False
+    patterns = (_TAG, _BY, _LETTERED, _NUMBERED)
+    return any(pattern.fullmatch(entry.spec) for pattern in patterns)
+
+
+def _tag(spec: str) -> tuple[str, str] | None:
+    if found := _TAG.fullmatch(spec):
+        return found[1], found[2].strip('"')
+    found = _BY.fullmatch(spec)
+    if found and found[1] not in ("id", "path"):
+        # udev writes what is not plain in these names as \x20.
+        name = re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), found[2])
+        return found[1].upper(), name
+    return None
+
+
+def _is_volume(filesystem: Filesystem) -> bool:
+    return filesystem.device.count("/") > 2  # /dev/GROUP/VOLUME of LVM
+
+
+def _line(text: str) -> Line:
+    found = _ENTRY.fullmatch(text.rstrip("\r\n"))
+    if found is None:
+        return Line(text=text)
+    fields = re.split(r"[ \t]+", found["rest"])
+    return Line(
+        text=text,
+        entry=Entry(
+            spec=unescape(found["spec"]),
+            mount_point=unescape(fields[0]),
+            type=fields[1],
+            options=tuple(fields[2].split(",")) if len(fields) > 2 else (),
+        ),
+    )
+
+
+def _respecified(line: Line, spec: str) -> Line:
+    """Return the line with another first field; where columns were aligned with blanks, they stay aligned."""
+    body = line.text.rstrip("\r\n")
+    found = _ENTRY.fullmatch(body)
+    assert found is not None  # it was parsed as an entry
+    gap, field = found["gap"], escape(spec)
+    if len(gap) > 1 and not gap.strip(" "):
+        gap = " " * max(1, len(found["spec"]) + len(gap) - len(field))
+    return replace(line, text="".join((found["lead"], field, gap, found["rest"], line.text[len(body) :])))

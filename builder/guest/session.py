@@ -1,0 +1,219 @@
+"""The appliance: a small virtual machine of libguestfs that opens a disk image so that this host never does.
+
+The one importer of guestfs. A Session starts its launch at once, in the background and without any disk, so that it
+runs beside the download of the image; the image is plugged in afterwards like a disk into a running machine. One
+launch serves one image, however many edits there are.
+
+What a crash of ours leaves: libguestfs' recovery process kills qemu within some seconds of our death, and the overlay
+it wrote to is scratch. What a hang of the appliance leaves: nothing; we kill it when its time is up.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter, defaultdict
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+from builder import acceleration
+from builder.errors import DiskFull, GuestError, HostError, ToolFailed
+from builder.guest.overlay import Layer, node
+from builder.guest.qmp import Monitor
+from builder.pool import Pending, Worker
+
+DEVICE = "/dev/sda"  # the image's name in the appliance: it takes the place of the only disk there is
+
+_LAUNCH_LIMIT = 300.0  # seconds: 8 under TCG here, and 30 where cores are shared and the appliance is built first
+_CALL_LIMIT = 120.0  # seconds without an answer after which the appliance is taken to hang
+_PLUG_LIMIT = 60.0
+_PLACEHOLDER = 1 << 20  # bytes; libguestfs launches with no fewer than one disk
+
+
+class Session:
+    """One appliance, launching from the moment this is made. A context manager: leaving it ends every process."""
+
+    def __init__(self, *, cache: Path | None = None, launch_limit: float = _LAUNCH_LIMIT) -> None:
+        """Begin to launch and return at once; `cache` remembers what kind of acceleration was proven.
+
+        Raises HostError when the binding is missing. A launch that fails says so at the first use.
+        """
+        binding = _binding()
+        self.calls: Counter[str] = Counter()  # of libguestfs, by name
+        self.seconds: defaultdict[str, float] = defaultdict(float)  # spent in them
+        self._limit = launch_limit
+        self._directory = Path(tempfile.mkdtemp(prefix="emi-guest-"))
+        # A thread of its own: so Ctrl-C gets through while a call waits, and libguestfs keeps its error handler by
+        # thread and writes to standard error from any but the one that made the handle.
+        self._worker = Worker()
+        self._handle = self._worker.begin(lambda: binding.GuestFS(python_return_dict=True)).result()
+        self._began = time.monotonic()
+        self._launch = self._worker.begin(lambda: self._launching(cache))
+        self._monitor: Monitor | None = None
+        self._pid: int | None = None
+        self._open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _launching(self, cache: Path | None) -> float:
+        handle = self._handle
+        handle.set_backend("direct")
+        if acceleration.prove(cache).kind == "tcg":
+            handle.set_backend_setting("force_tcg", "1")
+        handle.set_smp(2)
+        handle.set_pgroup(True)  # Ctrl-C is ours to handle
+        handle.add_drive_scratch(_PLACEHOLDER)
+        handle.config("-qmp", f"unix:{self._directory}/qmp,server=on,wait=off")
+        # libguestfs keeps the process id to itself until the launch ends, which a hung launch never does.
+        handle.config("-pidfile", f"{self._directory}/pid")
+        handle.launch()
+        return time.monotonic() - self._began
+
+    def launched(self) -> float:
+        """Wait for the launch to end and return how many seconds it took. Raises GuestError: failed, or too slow."""
+        if not self._open:
+            raise GuestError("the appliance was closed")
+        left = self._began + self._limit - time.monotonic()
+        try:
+            took = self._launch.result(max(left, 0))
+        except TimeoutError:
+            self._kill()
+            raise GuestError(f"the appliance did not start within {self._limit:g} s and was ended") from None
+        except RuntimeError as error:
+            raise GuestError(
+                f"the appliance did not start: {_first_line(error)}",
+                hint="`emi doctor` tests it; `libguestfs-test-tool` shows where it stops.",
+            ) from error
+        if self._monitor is None:
+            self._pid = self._read_pid()
+            self._monitor = Monitor(self._directory / "qmp")
+            shutil.rmtree(self._directory)  # so that not even kill -9 leaves it
+        return took
+
+    def attach(self, disk: Layer) -> None:
+        """Plug the image in as DEVICE, writable; nothing of it was read before, so it may have come late.
+
+        Waits for the launch. Raises GuestError when the appliance does not come to see it.
+        """
+        self.launched()
+        monitor = self._talk()
+        for block in monitor.execute("query-block"):
+            if block["device"] == "hd0" and "qdev" in block:  # the placeholder, as libguestfs names its first disk
+                monitor.execute("device_del", {"id": block["qdev"]})
+        self._until_devices([])
+        monitor.execute("blockdev-add", node(disk) | {"node-name": "image", "discard": "unmap"})
+        # werror: by default qemu stops the machine when the host's disk is full, and would look hung.
+        place: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi.0", "scsi-id": 0, "drive": "image", "id": "image"}
+        monitor.execute("device_add", place | {"werror": "report", "rerror": "report"})
+        self._until_devices([DEVICE])
+        # The name appears before the partitions are read; this waits for that, and for udev.
+        self.call("blockdev_rereadpt", DEVICE)
+
+    def detach(self) -> None:
+        """Flush the image, unplug it and close its file: when this returns, qemu has written all it will ever write.
+
+        Raises DiskFull or ToolFailed when a write failed on the way, whatever the guest made of that.
+        """
+        self.call("umount_all")
+        if self.calls["lvm_scan"]:
+            self.call("vg_activate_all", False)  # noqa: FBT003 - libguestfs' own signature: activate
+        self.call("sync")
+        monitor = self._talk()
+        monitor.execute("device_del", {"id": "image"})
+        monitor.wait_for("DEVICE_DELETED", lambda data: data.get("device") == "image")
+        monitor.execute("blockdev-del", {"node-name": "image"})
+        self._raise_write_errors()
+
+    def call(self, name: str, *arguments: object, limit: float = _CALL_LIMIT, **options: object) -> Any:
+        """Make one libguestfs call and return its result; it is counted in `calls`.
+
+        Raises GuestError with libguestfs' own words, or when there was no answer within `limit` seconds: then the
+        appliance is killed and the session of no more use. Ctrl-C gets through while a call waits.
+        """
+        self.calls[name] += 1
+        method = getattr(self._handle, name)
+        began = time.monotonic()
+        try:
+            return self._worker.begin(lambda: method(*arguments, **options)).result(limit)
+        except TimeoutError:
+            self._kill()
+            raise GuestError(f"the appliance did not answer {name} within {limit:g} s and was ended") from None
+        except (RuntimeError, OSError) as error:
+            self._raise_write_errors()
+            raise GuestError(f"{name} failed in the guest: {_first_line(error)}") from error
+        finally:
+            self.seconds[name] += time.monotonic() - began
+
+    def close(self) -> None:
+        """End the appliance at once, launched or not, flushed or not; safe to repeat."""
+        if not self._open:
+            return
+        self._open = False
+        self._kill()
+        if self._monitor is not None:
+            self._monitor.close()
+        closing: Pending[None] = self._worker.begin(self._handle.close)
+        self._worker.end()
+        closing.result(_CALL_LIMIT)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _kill(self) -> None:
+        """Kill qemu; if it has not begun yet, wait until it has, or until the launch has failed by itself."""
+        while (pid := self._pid or self._read_pid()) is None and not self._launch.done():
+            time.sleep(0.05)
+        if pid is not None:
+            # libguestfs reaps it only in its close(), so the number is nobody else's yet.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _read_pid(self) -> int | None:
+        try:
+            return int((self._directory / "pid").read_text("ascii"))
+        except (OSError, ValueError):  # not there yet, or not written yet
+            return None
+
+    def _talk(self) -> Monitor:
+        if self._monitor is None:
+            raise GuestError("the appliance is not running")
+        return self._monitor
+
+    def _until_devices(self, expected: list[str]) -> None:
+        """Return once the appliance has just these disks: it learns of a plug by an event of its own."""
+        deadline = time.monotonic() + _PLUG_LIMIT
+        while (seen := self.call("list_devices")) != expected:
+            if time.monotonic() > deadline:
+                raise GuestError(f"the appliance sees {seen or 'no disk'} where {expected or 'none'} should be")
+            time.sleep(0.01)
+
+    def _raise_write_errors(self) -> None:
+        failed = [] if self._monitor is None else [e for e in self._monitor.events if e["event"] == "BLOCK_IO_ERROR"]
+        if any(event["data"].get("nospace") for event in failed):
+            raise DiskFull("no space left for the image's overlay while its guest was edited")
+        if failed:
+            raise ToolFailed(f"qemu could not write the image's overlay: {failed[0]['data'].get('reason')}")
+
+
+def _binding() -> ModuleType:
+    try:
+        import guestfs  # noqa: TID251 - costs 50 ms and is absent on hosts that edit no guests
+    except ImportError as error:
+        raise HostError(
+            "Python's binding of libguestfs is missing",
+            hint="sudo apt-get install python3-guestfs, and a virtual environment of Debian's own python3 made with "
+            "--system-site-packages (`make setup` makes one); PyPI does not have it",
+        ) from error
+    module: ModuleType = guestfs
+    return module
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
