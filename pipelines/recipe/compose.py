@@ -129,9 +129,7 @@ class _Composer:
         self._weight += weight
         if self._weight > VALUES:
             cause = "with its anchors written out, " if self._anchors else ""
-            self._findings.add(
-                span, f"{cause}the recipe holds more than {VALUES} values, the limit; is it the right file?"
-            )
+            self._findings.add(span, f"{cause}the recipe holds more than {VALUES} values, the limit")
             raise _Stop
 
     def _attach(self, node: Node, span: Span) -> None:

@@ -44,10 +44,10 @@ class _Declaration:
 
 def declare(node: Node | None, overrides: Mapping[str, str], findings: Findings) -> Variables:
     """Read `vars` and the overrides; report what is wrong with either."""
-    variables = Variables(findings)
     if node is not None and not isinstance(node, MapNode):
         findings.add(node.span, f"`vars` takes a mapping of names to values, not {noun(node)}", where="vars")
     entries = node.entries if isinstance(node, MapNode) else {}
+    variables = Variables(findings, entries.keys())
     for name, entry in entries.items():
         if not re.fullmatch(grammar.VARIABLE, name):
             message = f"{quoted(name)} cannot name a variable; use letters, digits, `_` and `-`, a letter first"
@@ -66,12 +66,10 @@ def _declaration(name: str, key: Span, node: Node, findings: Findings) -> _Decla
         return _Declaration(name=name, key=key, type=None, default=node, broken=False)
     before = len(findings.problems)
     for unknown in node.entries.keys() - set(grammar.DECLARATION):
-        findings.add(
-            node.entries[unknown].key,
-            f"unknown key {quoted(unknown)} of variable `{name}`; it has {any_of(grammar.DECLARATION, 'and')}",
-            where=f"vars.{name}.{unknown}",
-            suggestion=closest(unknown, grammar.DECLARATION),
-        )
+        near = closest(unknown, grammar.DECLARATION)
+        rest = "" if near else f"; it has {any_of((f'`{key}`' for key in grammar.DECLARATION), 'and')}"
+        message = f"unknown key {quoted(unknown)} of variable `{name}`{rest}"
+        findings.add(node.entries[unknown].key, message, where=f"vars.{name}.{unknown}", suggestion=near)
     type_ = _type(node.get("type"), f"vars.{name}.type", findings)
     default = node.get("default")
     if len(findings.problems) == before and default is None and type_ is None:

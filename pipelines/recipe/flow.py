@@ -161,7 +161,7 @@ class Flow:
             message = f"{draft.step.returns.noun} has no field {quoted(field)}"
             near = closest(field, fields)
             if near is None:
-                message += f"; it has {any_of((f'`{name}`' for name in fields), 'and')}"
+                message += f"; it has {any_of((f'`{name}`' for name in fields if name != 'kind'), 'and')}"
             self._findings.add(node.span, message, where=where, suggestion=near and f"{id_}.{near}")
         return Output(step=id_, field=field if dot else None)
 

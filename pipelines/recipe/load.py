@@ -86,16 +86,18 @@ class _Reader:
         )
 
     def _refuse_unknown(self, root: MapNode) -> None:
-        for key in ("name", "steps"):
-            if key not in root.entries:
-                self._findings.add(root.span, f"the recipe has no `{key}`", where=key)
-        for key, entry in root.entries.items():
-            if key in self._known:
-                self._findings.add(entry.key, f"`{key}` is a step; put it into the list under `steps`", where=key)
-            elif key not in grammar.KEYS:
-                near = closest(key, grammar.KEYS)
-                rest = "" if near else f"; a recipe has {any_of((f'`{name}`' for name in grammar.KEYS), 'and')}"
-                self._findings.add(entry.key, f"unknown key {quoted(key)}{rest}", where=key, suggestion=near)
+        meant = {key: closest(key, grammar.KEYS) for key in root.entries.keys() - set(grammar.KEYS)}
+        for key in sorted({"name", "steps"} - root.entries.keys() - set(meant.values())):
+            self._findings.add(root.span, f"the recipe has no `{key}`", where=key)
+        for key, near in meant.items():
+            rest = "" if near else f"; a recipe has {any_of((f'`{name}`' for name in grammar.KEYS), 'and')}"
+            is_step = key in self._known
+            message = (
+                f"`{key}` is a step; put it into the list under `steps`"
+                if is_step
+                else f"unknown key {quoted(key)}{rest}"
+            )
+            self._findings.add(root.entries[key].key, message, where=key, suggestion=None if is_step else near)
 
     def _text(self, root: MapNode, key: str) -> str | None:
         node = root.get(key)

@@ -54,7 +54,9 @@ class _Verdict:
 def validate(step: Step[Any], given: Given, findings: Findings) -> Options | None:
     """Return the options, or None with every problem in them reported."""
     if not isinstance(given.node, MapNode) and not is_null(given.node):
-        message = f"the options of step `{given.kind}` are a mapping, not {noun(given.node)}"
+        message = (
+            f"the options of step `{given.kind}` are a mapping, not {noun(given.node)}; write them as `KEY: VALUE`"
+        )
         findings.add(given.node.span, message, where=given.where)
         return None
     if findings.is_spoilt(given.node.span):

@@ -53,21 +53,33 @@ def render_one(problem: Problem) -> str:
     if not problem.line or not problem.excerpt.strip():
         return sentence
     text, column = _window(problem.excerpt, problem.column - 1)
-    carets = "^" * max(1, min(problem.width, len(text) - column))
+    carets = "^" * max(1, len(_blank(text[column : column + problem.width])))
     number = f"{problem.line:>5}"
     return f"{sentence}\n{number} | {text}\n{' ' * len(number)} | {_blank(text[:column])}{carets}"
 
 
 def _window(line: str, column: int) -> tuple[str, int]:
-    """Cut a long line to what stands around the column; return it with the column's new place."""
-    start = max(0, column - _WINDOW // 2) if len(line) > _WINDOW else 0
-    return line[start : start + _WINDOW].rstrip(), column - start
+    """Cut a long line to what stands around the column; return it with the column's new place.
+
+    What would move a terminal's cursor or turn its writing direction shows as a replacement character.
+    """
+    line = "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in line)
+    if len(line) <= _WINDOW:
+        return line.rstrip(), column
+    start = max(0, column - _WINDOW // 2)
+    cut = line[start : start + _WINDOW].rstrip()
+    return (f"…{cut}", column - start + 1) if start else (cut, column)
 
 
 def _blank(text: str) -> str:
     """Return white space exactly as wide as the text is on a terminal."""
-    wide = {"W": "  ", "F": "  "}
-    return "".join("\t" if char == "\t" else wide.get(unicodedata.east_asian_width(char), " ") for char in text)
+    return "".join("\t" if char == "\t" else " " * _columns(char) for char in text)
+
+
+def _columns(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def quoted(text: str, most: int = 60) -> str:

@@ -16,7 +16,7 @@ _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fals
 _OLD_BOOL = re.compile("yes|no|on|off", re.IGNORECASE)
 _INT = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t][-+:.0-9Zz \t]*)?")
 _ODD_NUMBER = re.compile(
     r"""  [-+]?0[xob]?[0-9a-fA-F_]+        # 012, 0x1F, 0o14, 0b1
         | [-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?   # 12:30, counted in sixties

@@ -43,16 +43,19 @@ class Source:
 
     def problem(self, at: Span, message: str, *, where: str = "", suggestion: str | None = None) -> Problem:
         """Return a problem that shows the line it is about."""
-        line = self.lines[at.line]
+        number, column = at.line, at.column
+        if number >= len(self.lines):  # the parser ends every file with a line break, even one without
+            number, column = len(self.lines) - 1, len(self.lines[-1])
+        line = self.lines[number]
         return Problem(
             path=str(self.path),
-            line=at.line + 1,
-            column=at.column + 1,
+            line=number + 1,
+            column=column + 1,
             message=message,
             suggestion=suggestion,
             where=where,
             excerpt=line,
-            width=max(1, min(at.end - at.start, len(line) - at.column)),
+            width=max(1, min(at.end - at.start, len(line) - column)),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,8 +31,9 @@ class Declared:
 class Variables:
     """The variables declared so far; remembers which were used."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, names: Collection[str] = ()) -> None:
         self._findings = findings
+        self._names = names  # of all that will be declared
         self._declared: dict[str, Declared] = {}
         self._used: set[str] = set()
 
@@ -73,11 +75,9 @@ class Variables:
 
     def _bare(self, node: MapNode) -> str | None:
         """Return the name in a `{name}` without quotes, which YAML reads as a mapping."""
-        if not node.flow or len(node.entries) != 1:
-            return None
-        name, entry = next(iter(node.entries.items()))
-        empty = isinstance(entry.value, ScalarNode) and entry.value.text == ""
-        return name if empty and re.fullmatch(grammar.VARIABLE, name) else None
+        written = self._findings.source.text[node.span.start : node.span.end]
+        bare = re.fullmatch(rf"\{{\s*({grammar.VARIABLE})\s*\}}", written) if node.flow else None
+        return bare.group(1) if bare else None
 
     def _text(self, node: ScalarNode, text: str, where: str) -> object:
         whole = _PIECE.fullmatch(text)
@@ -106,14 +106,8 @@ class Variables:
         name = piece.group(1)
         found = self._declared.get(name)
         if found is None:
-            self._findings.add(
-                self._place(node, nth),
-                f"unknown variable {quoted(name)}"
-                if re.fullmatch(grammar.VARIABLE, name)
-                else _no_variable(piece.group()),
-                where=where,
-                suggestion=closest(name, self._declared),
-            )
+            near = closest(name, self._declared) if name not in self._names else None
+            self._findings.add(self._place(node, nth), self._unknown(name), where=where, suggestion=near)
         else:
             self._used.add(name)
         if found is None or found.value is None:
@@ -121,15 +115,19 @@ class Variables:
             return ""
         return found.value
 
+    def _unknown(self, name: str) -> str:
+        if not re.fullmatch(grammar.VARIABLE, name):
+            braces = quoted("{" + name + "}")
+            return f"{braces} is not the name of a variable; for the braces themselves write `{{{{` and `}}}}`"
+        if name in self._names:
+            return f"variable `{name}` is declared further down, and a default uses only those above it"
+        return f"unknown variable {quoted(name)}"
+
     def _place(self, node: ScalarNode, nth: int) -> Span:
         """Return where the text's nth piece stands in the file; quotes and escapes before it do not matter."""
         source = self._findings.source
         pieces = list(_PIECE.finditer(source.text, node.span.start, node.span.end))
         return source.span(pieces[nth].start(), pieces[nth].end()) if nth < len(pieces) else node.span
-
-
-def _no_variable(braces: str) -> str:
-    return f"{quoted(braces)} is not the name of a variable; for the braces themselves write `{{{{` and `}}}}`"
 
 
 def as_text(value: Value) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from pipelines.recipe.nodes import Node, ScalarNode, noun
+from pipelines.recipe.nodes import Node, ScalarNode, is_null, noun
 from pipelines.recipe.problems import any_of, quoted
 from pipelines.recipe.scalars import Ambiguous, resolve
 
@@ -88,7 +88,7 @@ def say(error: ErrorDetails, subject: Subject) -> str:
     if kind in _LIMITS:
         return f"{name} {_LIMITS[kind](context, subject.value)}"
     if kind in ("value_error", "assertion_error"):
-        return f"{name}: {context.get('error') or error['msg']}"
+        return f"{name}: {_without_repr(str(context.get('error') or error['msg']), subject)}"
     message = error["msg"].replace("Input should", "it should").replace("Value error, ", "")
     return f"{name}: {message[:1].lower()}{message[1:]}"
 
@@ -97,6 +97,8 @@ def say_needs(needs: list[str], subject: Subject) -> str:
     """Return the sentence for a value of the wrong type, with the slip of the pen that is its usual cause."""
     node = subject.node
     sentence = f"`{subject.name}` needs {any_of(dict.fromkeys(needs))}"
+    if is_null(node):
+        return f"`{subject.name}` has no value; it needs {any_of(dict.fromkeys(needs))}"
     if not isinstance(node, ScalarNode):
         return f"{sentence}, not {noun(node)}"
     if isinstance(node.value, str) and subject.value != node.value:
@@ -108,6 +110,12 @@ def say_needs(needs: list[str], subject: Subject) -> str:
     if isinstance(node.value, str) and _unquoted_fits(node, needs):
         return f"{sentence}, not text; remove the quotes"
     return f"{sentence}, not {noun(node)}"
+
+
+def _without_repr(sentence: str, subject: Subject) -> str:
+    """Show the value that a validator's sentence begins with as the recipe has it, not as Python would."""
+    python = repr(subject.value)
+    return quoted(_written(subject)) + sentence.removeprefix(python) if sentence.startswith(python) else sentence
 
 
 def _unquoted_fits(node: ScalarNode, needs: list[str]) -> bool:
