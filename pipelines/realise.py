@@ -7,20 +7,46 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from builder.guest.edit import Outcome, edit_image
+from typing import Any, Self
 
 from builder.cloud.claims import Claim
 from builder.errors import CloudNotFound, GuestError, InternalError
-from builder.guest.facts import GuestFacts
+from builder.guest.edit import Outcome, edit_image
+from builder.guest.edit import Plan as GuestPlan
+from builder.guest.overlay import Layer
+from builder.guest.session import Session
 from builder.progress import Progress
 from pipelines import locks
 from pipelines.artifact import File, ImageFile
 from pipelines.home import Home
 from pipelines.journal import Abandon, Effect, Intent, Result
 from pipelines.plan import Node, Prospect, Surveyor, ingredients, key_of, labels
+from pipelines.recipe import StepItem
 from pipelines.step import AnyArtifact, CloudStep, GuestStep, Inputs, LocalStep, Outside, Work
+from pipelines.store import FileStore
+
+
+class Ahead:
+    """An appliance that launches beside the steps before the first guest step, and ends with the block at the latest.
+
+    Raises HostError as it is made when libguestfs' binding is missing: before anything is spent.
+    """
+
+    def __init__(self, *, wanted: bool, cache: Path) -> None:
+        self._session = Session(cache=cache) if wanted else None
+
+    def take(self) -> Session | None:
+        """Return the session, once: an appliance serves one image."""
+        session, self._session = self._session, None
+        return session
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        session = self.take()
+        if session:
+            session.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +59,7 @@ class Realiser:
     pins: Mapping[str, Any]
     run: str
     epoch: int | None
+    ahead: Ahead
 
     def realise(
         self, node: Node, inputs: Inputs, progress: Progress, announce: Callable[[Prospect], None]
@@ -139,12 +166,12 @@ class Realiser:
         base = self._base(inputs)
         target = scratch / "overlay.qcow2"
         outcomes = edit_image(
-            store.path(base),
-            base.format,
+            _layer(base, store),
             target,
-            [_editor(item.step, item.options) for item in node.items],
+            [_edits_of(item) for item in node.items],
             backing_name=store.backing_name(base.digest),
             progress=progress,
+            session=self.ahead.take(),
         )
         _tell(node, outcomes, progress)
         if not target.exists():
@@ -178,11 +205,15 @@ class Realiser:
         )
 
 
-def _editor(step: Any, options: Any) -> Callable[[GuestFacts], Any]:
-    def edits(facts: GuestFacts) -> Any:
-        return step.edits(options, facts)
+def _layer(image: ImageFile, store: FileStore) -> Layer:
+    beneath = _layer(image.backing, store) if image.backing else None
+    return Layer(path=store.path(image), format=image.format, beneath=beneath)
 
-    return edits
+
+def _edits_of(item: StepItem) -> GuestPlan:
+    step = item.step
+    assert isinstance(step, GuestStep)
+    return GuestPlan(decide=lambda facts: step.edits(item.options, facts), reads=step.reads)
 
 
 def _tell(node: Node, outcomes: list[Outcome], progress: Progress) -> None:

@@ -25,9 +25,9 @@ from pipelines.events import RunFinished, RunStarted, StepFinished, StepProgress
 from pipelines.home import Home
 from pipelines.journal import Journal, Run, Status
 from pipelines.plan import Node, Prospect, Surveyor, arrange, bind
-from pipelines.realise import Realiser
+from pipelines.realise import Ahead, Realiser
 from pipelines.recipe import Recipe
-from pipelines.step import AnyArtifact, Outside
+from pipelines.step import AnyArtifact, GuestStep, Outside
 from pipelines.store import FileStore
 from pipelines.targets import Target
 
@@ -183,16 +183,23 @@ class Runner:
 
     def _realise(self, run: str, pins: Mapping[str, Any], steps: list[StepFinished]) -> Mapping[str, AnyArtifact]:
         surveyor = Surveyor(recipe=self.recipe, target=self.target, journal=self.journal, store=self.store)
-        realiser = Realiser(
-            surveyor=surveyor, home=self.home, outside=self.outside(), pins=pins, run=run, epoch=self.epoch
-        )
         prospects = surveyor.survey(pins)
         _preflight(prospects, self.target)
         results: dict[str, AnyArtifact] = {}
-        for node in arrange(self.recipe):
-            finished = self._one(node, realiser, results)
-            steps.append(finished)
-            results[node.id] = finished.result
+        with Ahead(wanted=_needs_appliance(prospects), cache=self.home.cache) as ahead:
+            realiser = Realiser(
+                surveyor=surveyor,
+                home=self.home,
+                outside=self.outside(),
+                pins=pins,
+                run=run,
+                epoch=self.epoch,
+                ahead=ahead,
+            )
+            for node in arrange(self.recipe):
+                finished = self._one(node, realiser, results)
+                steps.append(finished)
+                results[node.id] = finished.result
         return results
 
     def _one(self, node: Node, realiser: Realiser, results: Mapping[str, AnyArtifact]) -> StepFinished:
@@ -282,6 +289,12 @@ def _preflight(prospects: Sequence[Prospect], target: Target) -> None:
         step = prospect.node.cloud_step
         if step and prospect.verdict == "will run":
             step.preflight(prospect.node.items[0].options, target.cloud)
+
+
+def _needs_appliance(prospects: Sequence[Prospect]) -> bool:
+    return any(
+        prospect.verdict != "done" and isinstance(prospect.node.items[0].step, GuestStep) for prospect in prospects
+    )
 
 
 def _new_run_id(recipe: str) -> str:
