@@ -228,7 +228,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True)
-    if value is None or value in ((), [], {}):
+    if value is None or value in ("", (), [], {}):
         return "none"
     if _SIZE in field.metadata and isinstance(value, int):
         return f"`{format_size(value)}`"

@@ -19,6 +19,7 @@ import pipelines
 from builder.errors import EmiError, InternalError
 from pipelines import cli, docs, kinds
 from pipelines.artifact import File, ImageFile, Snapshot
+from pipelines.recipe import load
 from pipelines.step import Inputs, LocalStep, Options, Reference, Work
 from pipelines.values import Size
 
@@ -148,6 +149,15 @@ def test_the_readme_shows_every_verb_and_no_other() -> None:
         for last in words[2].split("|") if len(words) > 2 and words[2][0].islower() else [""]:
             shown.add(f"{words[0]} {words[1]} {last}".strip())
     assert shown == set(VERBS)
+
+
+def test_the_readme_shows_a_recipe_that_holds(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    recipe = tmp_path / "readme.yaml"
+    recipe.write_text(text)
+    assert len(load(recipe).steps) == 5
+    schema = re.search(r"\$schema=(\S+)", text)[1]
+    assert (ROOT / "recipes" / schema).exists()
 
 
 @pytest.mark.parametrize("verb", VERBS)
