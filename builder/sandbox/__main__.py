@@ -44,7 +44,7 @@ def _serve(options: argparse.Namespace, told: int | None) -> None:
             os.close(told)
 
     kept = {} if options.settle is None else {"settle": options.settle}
-    server.serve(options.directory.absolute(), port=options.port, tls=options.tls, ready=ready, **kept)
+    server.serve(options.directory.resolve(), port=options.port, tls=options.tls, ready=ready, **kept)
 
 
 def _detach() -> int:

@@ -59,7 +59,7 @@ class App:
             answer = Answer(status=400)
         headers = {"Content-Length": str(len(answer.body)), "x-amzn-RequestId": request.id, **answer.headers}
         start_response(_REASONS[answer.status], list(headers.items()))
-        return [answer.body]
+        return [answer.body] if request.method != "HEAD" else []
 
     def _answer(self, request: Request) -> Answer:
         caller = request.caller
@@ -86,7 +86,8 @@ class App:
             case "status":
                 return rest_json.answer(self._cloud.summary())
             case "calls":
-                return self._calls(int(request.query.get("from", 0)))
+                start = request.query.get("from", "0")
+                return self._calls(int(start)) if start.isdecimal() else Answer(status=400)
             case "actions":
                 return rest_json.answer({name: sorted(one.actions) for name, one in self._services.items()})
             case _:

@@ -90,11 +90,18 @@ class Cloud:
         with self._lock:
             disk = self._open.pop(snapshot.snapshot_id, None)
             if disk is None:
-                disk = self.disks.open(snapshot.snapshot_id, blocks_of(snapshot.volume_size))
+                disk = self._reopen(snapshot)
             self._open[snapshot.snapshot_id] = disk  # the last one is the most recently used
             if len(self._open) > _OPEN_DISKS:
                 del self._open[next(iter(self._open))]
             return disk
+
+    def _reopen(self, snapshot: Snapshot) -> Disk:
+        try:
+            return self.disks.open(snapshot.snapshot_id, blocks_of(snapshot.volume_size))
+        except FileNotFoundError:  # deleted since the caller looked
+            message = f"The snapshot '{snapshot.snapshot_id}' does not exist."
+            raise Refusal("ResourceNotFoundException", message, status=404, reason="SNAPSHOT_NOT_FOUND") from None
 
     def writers(self, snapshot: Snapshot) -> Writers:
         """Return the pending snapshot's gate; one and the same for all its puts."""
@@ -115,10 +122,7 @@ class Cloud:
         now = time.time()
         if snapshot.sealed_time is not None:
             return "completed" if now >= snapshot.sealed_time + self.settle else "pending"
-        try:
-            touched = max(snapshot.start_time, self.disk(snapshot).touched())
-        except FileNotFoundError:  # being deleted at this moment
-            return "pending"
+        touched = max(snapshot.start_time, self.disks.touched(snapshot.snapshot_id))
         return "error" if now > touched + 60 * snapshot.timeout else "pending"
 
     def image_state(self, image: Image) -> str:
@@ -128,22 +132,24 @@ class Cloud:
         return "available" if time.time() >= image.creation_time + self.settle else "pending"
 
     def seal(self, snapshot: Snapshot) -> None:
-        """Make the snapshot's blocks durable and its record sealed. The caller holds its writers off."""
+        """Make the snapshot's blocks durable and then its record sealed. The caller holds its writers off."""
         self.disk(snapshot).sync()
         with self.state.lock:
-            if snapshot.snapshot_id not in self.state.snapshots:
-                raise Refusal("ResourceNotFoundException", "The snapshot was deleted.", status=404)
-            current = self.state.snapshots[snapshot.snapshot_id]  # its tags may have changed meanwhile
-            self.state.put(replace(current, sealed_time=time.time()))
+            current = self.state.snapshots.get(snapshot.snapshot_id)  # its tags may have changed meanwhile
+            if current is not None:
+                self.state.put(replace(current, sealed_time=time.time()))
         self._progress.pop(snapshot.snapshot_id, None)
 
     def forget(self, snapshot: Snapshot) -> None:
-        """Remove the snapshot and its bytes. Call it under the state's lock."""
+        """Remove the snapshot's record. Call it under the state's lock, and `free` after it."""
         self.state.remove(snapshot)
         with self._lock:
             self._open.pop(snapshot.snapshot_id, None)
             self._writers.pop(snapshot.snapshot_id, None)
         self._progress.pop(snapshot.snapshot_id, None)
+
+    def free(self, snapshot: Snapshot) -> None:
+        """Remove the bytes of a snapshot whose record is gone; a crash before leaves them for the next start."""
         self.disks.remove(snapshot.snapshot_id)
 
     def summary(self) -> dict[str, int]:
@@ -154,7 +160,7 @@ class Cloud:
             "snapshots": len(snapshots),
             "pending_snapshots": sum(self.status(one) == "pending" for one in snapshots),
             "volume_bytes": sum(one.volume_size * GIB for one in snapshots),
-            "allocated_bytes": sum(self.disk(one).allocated() for one in snapshots),
+            "allocated_bytes": sum(self.disks.allocated(one.snapshot_id) for one in snapshots),
         }
 
 

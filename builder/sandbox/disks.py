@@ -156,14 +156,6 @@ class Disk:
         for descriptor in (self._data, self._sums, self._map):
             os.fsync(descriptor)
 
-    def touched(self) -> float:
-        """Return when a block was last written, in seconds since the epoch."""
-        return os.fstat(self._data).st_mtime
-
-    def allocated(self) -> int:
-        """Return how many bytes the blocks take on the disk."""
-        return os.fstat(self._data).st_blocks * 512
-
 
 class Disks:
     """The disks of one sandbox directory, by the id of their snapshot."""
@@ -179,6 +171,20 @@ class Disks:
     def open(self, name: str, blocks: int) -> Disk:
         """Open a disk whose record exists."""
         return Disk(self._directory / name, blocks)
+
+    def touched(self, name: str) -> float:
+        """Return when a block was last written, in seconds since the epoch; 0 when the disk is gone."""
+        try:
+            return (self._directory / name / "data").stat().st_mtime
+        except FileNotFoundError:
+            return 0
+
+    def allocated(self, name: str) -> int:
+        """Return how many bytes the blocks take on the disk; 0 when it is gone."""
+        try:
+            return (self._directory / name / "data").stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
 
     def remove(self, name: str) -> None:
         """Give a disk's space back; who still has it open reads on. Call it after its record is gone."""

@@ -92,7 +92,7 @@ class EbsDirect:
     def _put_block(self, request: Request, caller: Caller, path: dict[str, str]) -> Answer:
         snapshot = self._find(caller, path["snapshot"])
         index = _block_index(path["block"], snapshot)
-        claimed = self._check_put(request)
+        claimed, progress = self._check_put(request)
         try:
             buffer: memoryview = self._buffers.block
         except AttributeError:  # this thread's first put
@@ -106,12 +106,11 @@ class EbsDirect:
         with self._cloud.writers(snapshot).writing(index):
             self._require_pending(caller, snapshot.snapshot_id)
             self._cloud.disk(snapshot).put(index, buffer, checksum)
-        if progress := request.header("x-amz-Progress"):
-            self._cloud.report_progress(snapshot, _number(progress, "Progress", 0, 100))
+        self._cloud.report_progress(snapshot, progress)
         return Answer(status=201, headers={"x-amz-Checksum": text, "x-amz-Checksum-Algorithm": "SHA256"})
 
-    def _check_put(self, request: Request) -> str:
-        """Return the checksum that the headers of a put claim, everything else about them being right."""
+    def _check_put(self, request: Request) -> tuple[str, int]:
+        """Return the checksum and the progress that the headers of a put claim, the rest of them being right."""
         if request.header("x-amz-Checksum-Algorithm") != "SHA256":
             raise invalid("The x-amz-Checksum-Algorithm header must be SHA256.")
         if request.header("x-amz-Data-Length") != str(BLOCK):
@@ -121,7 +120,7 @@ class EbsDirect:
         claimed = request.header("x-amz-Checksum")
         if not claimed:
             raise invalid("The x-amz-Checksum header is missing.")
-        return claimed
+        return claimed, _number(request.header("x-amz-Progress") or 0, "Progress", 0, 100)
 
     def _complete(self, request: Request, caller: Caller, path: dict[str, str]) -> Answer:
         snapshot = self._find(caller, path["snapshot"])

@@ -63,20 +63,18 @@ def start(directory: Path, *, port: int = 0, tls: bool = False, timeout: float =
     HostError when it cannot start, with its own words; BusyError when another start or stop takes longer than `timeout`
     seconds.
     """
-    directory = directory.absolute()
+    directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory, timeout):
         if _is_serving(directory):
             return _endpoint(directory)
-        # What an earlier server of this directory wrote says nothing about the one that starts now.
-        (directory / settings.ENDPOINT).unlink(missing_ok=True)
         _launch(directory, port=port, tls=tls, timeout=timeout)
         return _endpoint(directory)
 
 
 def stop(directory: Path, *, timeout: float = 30) -> bool:
     """End the sandbox of `directory`; say whether one was running. Its state stays."""
-    directory = directory.absolute()
+    directory = directory.resolve()
     if not directory.is_dir():
         return False
     with _alone(directory, timeout):
@@ -88,7 +86,7 @@ def stop(directory: Path, *, timeout: float = 30) -> bool:
 
 def status(directory: Path) -> Status | None:
     """Return what the sandbox of `directory` holds, or None when none runs there."""
-    directory = directory.absolute()
+    directory = directory.resolve()
     if not _is_serving(directory):
         return None
     endpoint = _endpoint(directory)

@@ -53,6 +53,8 @@ def serve(
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = _lock(directory)
+    # What an earlier server wrote says nothing about this one.
+    (directory / settings.ENDPOINT).unlink(missing_ok=True)
     chosen = settings.load(directory)
     server = _bind(port, chosen.port)
     bound: int = server.bind_addr[1]

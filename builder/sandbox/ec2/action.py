@@ -61,31 +61,38 @@ def _pattern(value: str) -> re.Pattern[str]:
     return re.compile("".join(parts), re.DOTALL)
 
 
-def paged(items: Sequence[Item], values: Values, *, least: int = 5, most: int = 1000) -> tuple[list[Item], str | None]:
-    """Return the page that MaxResults and NextToken ask for, and the next page's token."""
-    start = _position(values["NextToken"]) if values.get("NextToken") else 0
+def paged(
+    items: Iterable[Item], key: Callable[[Item], str], values: Values, *, least: int = 5, most: int = 1000
+) -> tuple[list[Item], str | None]:
+    """Return the page that MaxResults and NextToken ask for, in the order of `key`, and the next page's token.
+
+    A token names the last item of its page, so that what is made or deleted meanwhile makes nobody else appear twice
+    or not at all.
+    """
+    last = _last(values["NextToken"]) if values.get("NextToken") else ""
+    rest = sorted((item for item in items if key(item) > last), key=key)
     size = values.get("MaxResults")
     if size is None:
-        return list(items[start:]), None
+        return rest, None
     if size < least:
         raise Refusal("InvalidParameterValue", f"Value ( {size} ) for parameter maxResults is invalid. Expecting a "
                       f"value greater than {least}.")  # fmt: skip
-    end = start + min(size, most)
-    return list(items[start:end]), _page_token(end) if end < len(items) else None
+    page = rest[: min(size, most)]
+    return page, _token(key(page[-1])) if len(page) < len(rest) else None
 
 
-def _page_token(position: int) -> str:
-    return base64.b64encode(f"page:{position}".encode()).decode()
+def _token(last: str) -> str:
+    return base64.b64encode(f"after:{last}".encode()).decode()
 
 
-def _position(token: str) -> int:
+def _last(token: str) -> str:
     try:
-        prefix, _, number = base64.b64decode(token, validate=True).decode().partition(":")
-        if prefix == "page":
-            return int(number)
+        prefix, _, last = base64.b64decode(token, validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
-        pass
-    raise Refusal("InvalidNextToken", "The token provided is invalid.")
+        prefix, last = "", ""
+    if prefix != "after":
+        raise Refusal("InvalidNextToken", "The token provided is invalid.")
+    return last
 
 
 def boolean(*, value: bool) -> str:

@@ -74,7 +74,7 @@ def _describe_images(cloud: Cloud, caller: Caller, values: Values) -> Values:
         and (not users or users & {"self", one.account})
         and matches(_traits(cloud, one), one.tags, filters)
     ]
-    page, token = paged(found, values)
+    page, token = paged(found, lambda one: f"{one.creation_time:020.6f}{one.image_id}", values)
     return {"Images": [_shape(cloud, one) for one in page], "NextToken": token}
 
 

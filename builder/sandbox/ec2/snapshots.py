@@ -47,7 +47,7 @@ def _describe_snapshots(cloud: Cloud, caller: Caller, values: Values) -> Values:
         and (not readers or readers & {"self", one.account})
         and matches(_traits(cloud, one), one.tags, filters)
     ]
-    page, token = paged(found, values)
+    page, token = paged(found, lambda one: f"{one.start_time:020.6f}{one.snapshot_id}", values)
     return {"Snapshots": [_shape(cloud, one) for one in page], "NextToken": token}
 
 
@@ -70,7 +70,7 @@ def _shape(cloud: Cloud, snapshot: Snapshot) -> Values:
         shape["StateMessage"] = f"No block was written for {snapshot.timeout} minutes."
     if status == "completed" and snapshot.sealed_time is not None:
         shape["CompletionTime"] = snapshot.sealed_time + cloud.settle
-        shape["FullSnapshotSizeInBytes"] = cloud.disk(snapshot).allocated()
+        shape["FullSnapshotSizeInBytes"] = cloud.disks.allocated(snapshot.snapshot_id)
     return shape
 
 
@@ -98,6 +98,7 @@ def _delete_snapshot(cloud: Cloud, caller: Caller, values: Values) -> Values:
             message = f"The snapshot {snapshot.snapshot_id} is currently in use by {user.image_id}"
             raise Refusal("InvalidSnapshot.InUse", message)
         cloud.forget(snapshot)
+    cloud.free(snapshot)
     return {}
 
 

@@ -89,7 +89,7 @@ def _describe_tags(cloud: Cloud, caller: Caller, values: Values) -> Values:
             }  # fmt: skip
             if matches(traits, {key: value}, filters):
                 found.append({"Key": key, "ResourceId": resource_id, "ResourceType": resource_type, "Value": value})
-    page, token = paged(found, values)
+    page, token = paged(found, lambda one: f"{one['ResourceId']}/{one['Key']}", values)
     return {"Tags": page, "NextToken": token}
 
 
