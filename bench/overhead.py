@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import struct
 import subprocess  # noqa: TID251 - times processes from outside
 import sys
 import tempfile
@@ -23,7 +24,7 @@ RECIPE = """\
 name: overhead
 steps:
   - download: {{ url: "file://{image}" }}
-  - convert: {{ to: raw }}
+  - convert: {{ format: raw }}
   - snapshot: {{ verify: true }}
   - register: {{ name: overhead }}
 """
@@ -64,7 +65,9 @@ def main() -> int:
 def prepare(directory: Path) -> Path:
     """Write the recipe and its image; return the recipe."""
     image = directory / "disk.raw"
-    image.write_bytes(b"emi" * 1000 + bytes((1 << 20) - 3000))
+    # An MBR with one Linux partition: boot flag and CHS are zero, then type, first sector, sectors.
+    partition = struct.pack("<B3xB3xII", 0, 0x83, 1, 2047)
+    image.write_bytes((bytes(446) + partition).ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512))
     recipe = directory / "overhead.yaml"
     recipe.write_text(RECIPE.format(image=image))
     return recipe
@@ -73,7 +76,7 @@ def prepare(directory: Path) -> Path:
 def measure(subject: Subject, environment: Mapping[str, str]) -> None:
     """Run the command once and note its wall and CPU seconds, those of its children included."""
     before, started = os.times(), time.perf_counter()
-    subprocess.run(subject.command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(subject.command, env=environment, check=True, capture_output=True)
     subject.wall.append(time.perf_counter() - started)
     after = os.times()
     subject.cpu.append(
