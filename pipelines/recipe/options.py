@@ -167,9 +167,12 @@ def _has_spoilt(node: Node, findings: Findings) -> bool:
 
 
 def _mentioned(sentence: str, given: Given) -> Node | None:
-    """Return the first option that the sentence names in backticks and the recipe gives."""
-    for word in re.findall(r"`(\w+)`", sentence):
-        if isinstance(given.node, MapNode) and (node := given.node.get(word)):
+    """Return the option that a step's own sentence is about: named in backticks or at the front, or quoted there."""
+    if not isinstance(given.node, MapNode):
+        return None
+    quoting = (key for key, value in given.value.items() if isinstance(value, str) and sentence.startswith(repr(value)))
+    for word in (*re.findall(r"`(\w+)`", sentence), sentence.split(" ", 1)[0], *quoting):
+        if node := given.node.get(word):
             return node
     return None
 

@@ -84,7 +84,7 @@ def _columns(char: str) -> int:
 
 def quoted(text: str, most: int = 60) -> str:
     """Return the text in backticks, short and without characters that could move a terminal's cursor."""
-    plain = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text[: most + 1])
+    plain = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: most + 1])
     return f"`{plain[:most]}…`" if len(plain) > most else f"`{plain}`"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -132,3 +134,40 @@ def complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kinds: FourKinds)
         return str(caught.value)
 
     return complain
+
+
+TABLES = Path(__file__).parent / "bad"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bad:
+    name: str
+    overrides: dict[str, str]
+    recipe: str
+    says: str
+
+
+def rows() -> list[Bad]:
+    found = []
+    for table in sorted(TABLES.glob("*.txt")):
+        for section in re.split(r"^=== ", table.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+            head, body = section.split("\n", 1)
+            name, *variables = head.split(" --var ")
+            recipe, says = re.split(r"^--- says\n", body, flags=re.MULTILINE)
+            overrides = dict(variable.split("=", 1) for variable in variables)
+            found.append(Bad(name=f"{table.stem}-{name}", overrides=overrides, recipe=recipe, says=says.rstrip()))
+    return found
+
+
+ROWS = rows()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that takes a `bad_recipe` once for each row of the tables."""
+    if "bad_recipe" in metafunc.fixturenames:
+        metafunc.parametrize("bad_recipe", ROWS, ids=[row.name for row in ROWS])
+
+
+@pytest.fixture(scope="session")
+def bad_recipes() -> list[Bad]:
+    return ROWS

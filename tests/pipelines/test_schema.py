@@ -1,0 +1,81 @@
+"""The JSON Schema of our own steps is valid, accepts our recipes, and is the one that docs/ holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from pipelines.kinds import kinds
+from pipelines.recipe import load
+from pipelines.schema import schema, schema_page
+
+ROOT = Path(__file__).parent.parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def validator() -> Draft202012Validator:
+    Draft202012Validator.check_schema(schema())
+    return Draft202012Validator(schema())
+
+
+def test_every_kind_is_in_it() -> None:
+    step = schema()["$defs"]["step"]
+    assert set(step["properties"]) == {*kinds(), "id", "from"}
+    assert len(step["oneOf"]) == len(kinds()) > 3
+
+
+def test_every_option_is_described() -> None:
+    for kind in kinds():
+        options = schema()["$defs"][f"kind.{kind}"]
+        assert options["description"], kind
+        assert options["additionalProperties"] is False
+        for name, option in options["properties"].items():
+            assert option["description"], f"{kind}.{name}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_our_recipes_fit(path: Path, validator: Draft202012Validator) -> None:
+    validator.validate(yaml.safe_load(path.read_text()))
+    assert load(path).warnings == ()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_our_recipes_carry_the_modeline(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    word, _, target = first.partition("$schema=")
+    assert word == "# yaml-language-server: "
+    assert (path.parent / target).resolve() == ROOT / "docs" / "recipe.schema.json"
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 5
+
+
+def test_the_page_is_current() -> None:
+    page = (ROOT / "docs" / "recipe.schema.json").read_text()
+    assert page == schema_page(), "run `make docs`"
+    assert json.loads(page)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        ({"url": "https://example.com/x"}, True),
+        ({"url": "https://example.com/{version}/x", "attempts": "{n}"}, True),
+        ({"url": "https://example.com/x", "attempts": 3, "timeout": 2.5}, True),
+        ({"url": "https://example.com/x", "attempts": "three"}, False),
+        ({"url": "https://example.com/x", "attempts": 0}, False),
+        ({"url": "https://example.com/x", "chekcsum": "sha256:0"}, False),
+        ({"url": 24.04}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_options(validator: Draft202012Validator, *, options: Any, fits: bool) -> None:
+    assert validator.is_valid({"name": "x", "steps": [{"download": options}]}) is fits
