@@ -52,5 +52,5 @@ class Pacer:
         with self._lock:
             now = self._clock()
             if now - self._fell >= _CALM:
-                self._fell = now
+                self._fell = self._changed = now
                 self._rate = max(self._rate * _EASE, self._full * _SLOWEST)
