@@ -12,7 +12,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from builder.errors import GuestError
@@ -185,6 +185,9 @@ class Guest:
             raise GuestError(f"there is no filesystem on {edit.device} to label {edit.label!r}")
         if problem := labels.problem(filesystem.type, edit.label):
             raise GuestError(f"{edit.device}: {problem}")
-        self._unmount()  # xfs_admin refuses a mounted filesystem
+        if filesystem.type.startswith("ext") and edit.device == self._root.device:
+            self._mount("rw")  # ext is labelled in use, but not while it is read-only
+        elif edit.device == self._root.device:
+            self._unmount()  # xfs_admin refuses a mounted filesystem
         self._call("set_label", edit.device, edit.label)
-        self._filesystems[edit.device] = self._look(edit.device)
+        self._filesystems[edit.device] = replace(filesystem, label=edit.label)

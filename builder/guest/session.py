@@ -10,12 +10,14 @@ it wrote to is scratch. What a hang of the appliance leaves: nothing; we kill it
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -57,6 +59,8 @@ class Session:
         self._monitor: Monitor | None = None
         self._pid: int | None = None
         self._open = True
+        # libguestfs closes forgotten handles when the process exits, and crashes where one is launching just then.
+        atexit.register(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -109,12 +113,12 @@ class Session:
         for block in monitor.execute("query-block"):
             if block["device"] == "hd0" and "qdev" in block:  # the placeholder, as libguestfs names its first disk
                 monitor.execute("device_del", {"id": block["qdev"]})
-        self._until_devices([])
+        self._await_unplugged()
         monitor.execute("blockdev-add", node(disk) | {"node-name": "image", "discard": "unmap"})
         # werror: by default qemu stops the machine when the host's disk is full, and would look hung.
         place: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi.0", "scsi-id": 0, "drive": "image", "id": "image"}
         monitor.execute("device_add", place | {"werror": "report", "rerror": "report"})
-        self._until_devices([DEVICE])
+        self._await_plugged()
         # The name appears before the partitions are read; this waits for that, and for udev.
         self.call("blockdev_rereadpt", DEVICE)
 
@@ -158,6 +162,7 @@ class Session:
         if not self._open:
             return
         self._open = False
+        atexit.unregister(self.close)
         self._kill()
         if self._monitor is not None:
             self._monitor.close()
@@ -186,20 +191,37 @@ class Session:
             raise GuestError("the appliance is not running")
         return self._monitor
 
-    def _until_devices(self, expected: list[str]) -> None:
-        """Return once the appliance has just these disks: it learns of a plug by an event of its own."""
+    def _await_unplugged(self) -> None:
+        """Return once the appliance has no disk to read: it learns of a change by an event of its own."""
+        for _ in self._polls("the appliance does not let go of its disk"):
+            try:
+                self.call("pread_device", DEVICE, 1, 0)
+            except GuestError:
+                return
+
+    def _await_plugged(self) -> None:
+        for _ in self._polls("the appliance does not see the image that was plugged in"):
+            # The kernel gives the place that became free to the next disk; list_devices waits for udev as well.
+            if self.call("list_devices") == [DEVICE]:
+                return
+
+    def _polls(self, what: str) -> Iterator[None]:
         deadline = time.monotonic() + _PLUG_LIMIT
-        while (seen := self.call("list_devices")) != expected:
-            if time.monotonic() > deadline:
-                raise GuestError(f"the appliance sees {seen or 'no disk'} where {expected or 'none'} should be")
+        while time.monotonic() < deadline:
+            yield
             time.sleep(0.01)
+        raise GuestError(f"{what} after {_PLUG_LIMIT:g} s")
 
     def _raise_write_errors(self) -> None:
-        failed = [] if self._monitor is None else [e for e in self._monitor.events if e["event"] == "BLOCK_IO_ERROR"]
-        if any(event["data"].get("nospace") for event in failed):
+        if self._monitor is None:
+            return
+        with suppress(GuestError):  # dead or not: what it said before is there to read
+            self._monitor.execute("query-status")
+        failed = [event["data"] for event in self._monitor.events if event["event"] == "BLOCK_IO_ERROR"]
+        if any(event.get("nospace") for event in failed):
             raise DiskFull("no space left for the image's overlay while its guest was edited")
         if failed:
-            raise ToolFailed(f"qemu could not write the image's overlay: {failed[0]['data'].get('reason')}")
+            raise ToolFailed(f"qemu could not {failed[0].get('operation')} the image: {failed[0].get('reason')}")
 
 
 def _binding() -> ModuleType:
