@@ -1,0 +1,130 @@
+"""Small real disks, made by the real tools without root mounts, and one appliance that looks at all of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from builder import proc
+from builder.guest.overlay import Layer, create
+from builder.guest.session import Session
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One partition to make: its filesystem with a label and the files in it (path -> bytes, or a symlink's target)."""
+
+    type: str
+    size: int  # MiB
+    label: str = ""
+    files: dict[str, bytes | str] | None = None
+    name: str = ""  # in the GPT
+    uuid: str = ""
+
+
+class Disks:
+    """Makes disk images in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def filesystem(self, path: Path, part: Part) -> Path:
+        """Make an image of one bare filesystem."""
+        tree = path.with_name(f"{path.name}.tree")
+        tree.mkdir()
+        for name, content in (part.files or {}).items():
+            file = tree / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.symlink_to(content) if isinstance(content, str) else file.write_bytes(content)
+        with open(path, "xb") as image:
+            image.truncate(part.size * MIB)
+        proc.run(self._mkfs(part, path, tree))
+        if part.type == "vfat" and part.files:
+            for top in tree.iterdir():
+                proc.run(["mcopy", "-i", path, "-s", top, "::/"])
+        return path
+
+    def _mkfs(self, part: Part, path: Path, tree: Path) -> list[str | Path]:
+        label = ["-L", part.label] if part.label else []
+        uuid = ["-U", part.uuid] if part.uuid else []
+        match part.type:
+            case "ext2" | "ext3" | "ext4":
+                return [f"mkfs.{part.type}", "-q", "-F", *label, *uuid, "-d", tree, path]
+            case "xfs":
+                return ["mkfs.xfs", "-q", *label, "-p", self._prototype(tree), path]
+            case "btrfs":
+                return ["mkfs.btrfs", "-q", *label, *uuid, "--rootdir", tree, path]
+            case "vfat":
+                return ["mkfs.vfat", *(["-n", part.label] if part.label else []), path]
+            case "swap":
+                path.chmod(0o600)
+                return ["mkswap", *label, *uuid, path]
+        raise ValueError(part.type)
+
+    def _prototype(self, tree: Path) -> Path:
+        lines = ["/nothing", "0 0", "d--755 0 0"]
+
+        def add(directory: Path) -> None:
+            for path in sorted(directory.iterdir()):
+                if path.is_dir():
+                    lines.append(f"{path.name} d--755 0 0")
+                    add(path)
+                    lines.append("$")
+                else:
+                    lines.append(f"{path.name} ---644 0 0 {path}")
+
+        add(tree)
+        lines.append("$")
+        prototype = tree.with_name(f"{tree.name}.proto")
+        prototype.write_text("\n".join(lines) + "\n")
+        return prototype
+
+    def gpt(self, name: str, parts: list[Part]) -> Path:
+        """Make a GPT disk; partitions follow each other from 1 MiB."""
+        disk = self.directory / name
+        with open(disk, "xb") as image:
+            image.truncate((sum(part.size for part in parts) + 2) * MIB)
+        words: list[str | Path] = ["sgdisk", "-a", "1"]
+        start = MIB // 512
+        starts = []
+        for number, part in enumerate(parts, 1):
+            starts.append(start)
+            size = part.size * MIB // 512
+            words += ["-n", f"{number}:{start}:{start + size - 1}"]
+            words += ["-c", f"{number}:{part.name}"] if part.name else []
+            start += size
+        proc.run([*words, disk])
+        self.put(disk, parts, starts)
+        return disk
+
+    def put(self, disk: Path, parts: list[Part], starts: list[int]) -> None:
+        """Make the filesystems and put them at those sectors."""
+        for number, (part, start) in enumerate(zip(parts, starts, strict=True), 1):
+            image = self.filesystem(disk.with_name(f"{disk.name}.p{number}"), part)
+            self.copy(image, disk, start)
+            image.unlink()
+
+    def copy(self, image: Path, disk: Path, start: int) -> None:
+        """Copy what is not zero of a filesystem image to a sector of a disk."""
+        words = ["dd", f"if={image}", f"of={disk}", "bs=512", f"seek={start}", "conv=notrunc,sparse", "status=none"]
+        proc.run(words)
+
+    def overlay(self, base: Path) -> Layer:
+        """Put a copy-on-write layer over a raw disk."""
+        layer = Layer(path=base, format="raw")
+        return create(layer, base.with_suffix(".qcow2"), backing_name=base.name)
+
+
+@pytest.fixture
+def disks(tmp_path) -> Disks:
+    return Disks(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def appliance() -> Iterator[Session]:
+    """One launch for all layouts of a module; images are plugged in and out."""
+    with Session() as session:
+        yield session
