@@ -1,0 +1,242 @@
+"""A real sandbox for each test file, and clients that speak to it: boto3, and a raw one that can say anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import random
+import re
+import ssl
+import time
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import boto3  # noqa: TID251 - the client that users bring
+import pytest
+
+from builder import pool
+from builder.digest import BLOCK
+from builder.sandbox import lifecycle
+
+
+class Raw:
+    """A keep-alive connection that signs nothing but says who it is."""
+
+    def __init__(self, endpoint, *, region=None):
+        self._endpoint = endpoint
+        self._region = region or endpoint.region
+        address = urlsplit(endpoint.url).netloc
+        if endpoint.ca_file:
+            context = ssl.create_default_context(cafile=endpoint.ca_file)
+            self.connection = http.client.HTTPSConnection(address, context=context, timeout=30)
+        else:
+            self.connection = http.client.HTTPConnection(address, timeout=30)
+
+    def __del__(self):
+        self.connection.close()
+
+    def scope(self, service):
+        key = self._endpoint.access_key
+        return f"AWS4-HMAC-SHA256 Credential={key}/20260101/{self._region}/{service}/aws4_request, SignedHeaders=host"
+
+    def call(self, method, path, body=b"", headers=None, *, service="ebs"):
+        """Return (status, headers, body) of one request."""
+        signed = {"Authorization": self.scope(service)} if service else {}
+        self.connection.request(method, path, body, {**signed, **(headers or {})})
+        response = self.connection.getresponse()
+        return response.status, response.headers, response.read()
+
+    def ebs(self, method, path, body=b"", headers=None):
+        """Return (status, error type, reason, body as JSON or bytes) of an EBS direct call."""
+        body = json.dumps(body).encode() if isinstance(body, dict) else body
+        status, answered, data = self.call(method, path, body, headers)
+        kind = answered.get("x-amzn-ErrorType")
+        values = json.loads(data) if answered.get("Content-Type") == "application/json" and data else data
+        return status, kind, values.get("Reason") if isinstance(values, dict) else None, values
+
+    def ec2(self, **form):
+        """Return (status, error code, body as text) of an EC2 call."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+        body = urlencode({"Version": "2016-11-15", **form})
+        status, _, data = self.call("POST", "/", body, headers, service="ec2")
+        code = re.search(r"<Code>(.*?)</Code>", data.decode())
+        return status, code and code[1], data.decode()
+
+    def start(self, **values):
+        """Start a snapshot and return its id."""
+        status, _, _, answer = self.ebs("POST", "/snapshots", {"VolumeSize": 1, **values})
+        assert status == 201, answer
+        return answer["SnapshotId"]
+
+    def put(self, snapshot_id, index, data):
+        """Put a block; return as `ebs`."""
+        return self.ebs("PUT", f"/snapshots/{snapshot_id}/blocks/{index}", data, put_headers(data))
+
+    def complete(self, snapshot_id, count, **headers):
+        """Complete a snapshot; return as `ebs`."""
+        path = f"/snapshots/completion/{snapshot_id}"
+        return self.ebs("POST", path, b"", {"x-amz-ChangedBlocksCount": str(count), **headers})
+
+    def wait(self, snapshot_id):
+        """Return when the snapshot is completed."""
+        named = {"SnapshotId.1": snapshot_id}
+        while "<status>completed</status>" not in self.ec2(Action="DescribeSnapshots", **named)[2]:
+            time.sleep(0.02)
+
+    def list(self, path):
+        """Return (index, token) of every block that a listing of all pages names, for ListSnapshotBlocks."""
+        found, page = [], ""
+        while True:
+            status, _, _, answer = self.ebs("GET", path + page)
+            assert status == 200, answer
+            found += [(block["BlockIndex"], block["BlockToken"]) for block in answer["Blocks"]]
+            if "NextToken" not in answer:
+                return found
+            page = f"?{urlencode({'pageToken': answer['NextToken']})}"
+
+    def read(self, snapshot_id):
+        """Return every block of a completed snapshot: {index: bytes}, each held against its checksum."""
+        blocks = {}
+        for index, token in self.list(f"/snapshots/{snapshot_id}/blocks"):
+            path = f"/snapshots/{snapshot_id}/blocks/{index}?{urlencode({'blockToken': token})}"
+            status, headers, blocks[index] = self.call("GET", path)
+            assert status == 200
+            assert headers["x-amz-Checksum"] == digest(blocks[index])
+        return blocks
+
+    def snapshot(self, blocks, **values):
+        """Make a completed snapshot of {index: bytes} and return its id."""
+        snapshot_id = self.start(**values)
+        for index, data in blocks.items():
+            assert self.put(snapshot_id, index, data)[0] == 201
+        assert self.complete(snapshot_id, len(blocks))[0] == 202
+        self.wait(snapshot_id)
+        return snapshot_id
+
+
+def digest(data):
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+
+def put_headers(data):
+    return {
+        "x-amz-Checksum": digest(data),
+        "x-amz-Checksum-Algorithm": "SHA256",
+        "x-amz-Data-Length": str(len(data)),
+    }
+
+
+def block(seed):
+    """Return 512 KiB that only this seed gives."""
+    return random.Random(seed).randbytes(BLOCK)
+
+
+class Sandbox:
+    """One directory and its server, with clients made on demand."""
+
+    def __init__(self, directory: Path, **options):
+        self.directory = directory
+        self.options = options
+        self.endpoint = lifecycle.start(directory, **options)
+
+    def raw(self, **options):
+        return Raw(self.endpoint, **options)
+
+    def client(self, service, **options):
+        kept = {
+            "endpoint_url": self.endpoint.url,
+            "region_name": self.endpoint.region,
+            "aws_access_key_id": self.endpoint.access_key,
+            "aws_secret_access_key": self.endpoint.secret_key,
+            "verify": str(self.endpoint.ca_file) if self.endpoint.ca_file else None,
+        }
+        return boto3.client(service, **kept | options)
+
+    def restart(self):
+        self.endpoint = lifecycle.start(self.directory, **self.options)
+
+    def resident(self):
+        """Return the server's resident memory in MiB."""
+        status = Path(f"/proc/{self.endpoint.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    running = Sandbox(tmp_path_factory.mktemp("sandbox"))
+    yield running
+    lifecycle.stop(running.directory)
+
+
+@pytest.fixture
+def make_sandbox(tmp_path):
+    """Make sandboxes of the test's own: make_sandbox("name", tls=True)."""
+    made = []
+
+    def make(name="own", **options):
+        made.append(Sandbox(tmp_path / name, **options))
+        return made[-1]
+
+    yield make
+    for running in made:
+        lifecycle.stop(running.directory)
+
+
+@pytest.fixture
+def raw(sandbox):
+    return sandbox.raw()
+
+
+@pytest.fixture(scope="module")
+def ec2(sandbox):
+    return sandbox.client("ec2")
+
+
+@pytest.fixture(scope="module")
+def ebs(sandbox):
+    return sandbox.client("ebs")
+
+
+@pytest.fixture(scope="module")
+def completed(sandbox):
+    """A completed snapshot of 1 GiB with three blocks."""
+    return sandbox.raw().snapshot({index: block(index) for index in (0, 7, 2047)})
+
+
+@pytest.fixture
+def code_of():
+    """Return the error code that a boto3 call ends with."""
+
+    def run(call, **parameters):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - every client has its own class
+            call(**parameters)
+        return caught.value.response["Error"]["Code"]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def blocks():
+    return block
+
+
+@pytest.fixture
+def headers_for():
+    return put_headers
+
+
+@pytest.fixture
+def checksum():
+    return digest
+
+
+@pytest.fixture
+def together():
+    """Run calls at the same time and return their results in order."""
+
+    def run(*calls):
+        return list(pool.in_order(lambda call: call(), calls, workers=len(calls)))
+
+    return run
