@@ -172,6 +172,7 @@ class Runner:
             cache=self.home.cache,
             mirrors=self.request.mirrors,
             store=self.store,
+            epoch=self.epoch,
         )
 
     def _pins(self, run: str, before: Run | None) -> Mapping[str, Any]:

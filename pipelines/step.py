@@ -85,6 +85,7 @@ class Outside:
     cache: Path  # small remembered answers (ETags); may vanish at any time
     mirrors: Sequence[tuple[str, str]] = ()  # (URL prefix, what to read instead)
     store: Store
+    epoch: int | None = None  # SOURCE_DATE_EPOCH, seconds
 
 
 @dataclass(frozen=True, kw_only=True)
