@@ -14,7 +14,7 @@ import uuid
 from builder.image.identity import Header, Read, shown, size_dangers
 
 _SECTOR = 512
-_VMDK = struct.Struct("<4sIIQQQQIQQ")  # magic … gd_offset, 60 bytes
+_VMDK = struct.Struct("<4sIIQQQQIQQQ")  # magic … grain_offset, 72 bytes
 _VMDK_DESCRIPTOR = 20 * _SECTOR
 _VMDK_EXTENT = re.compile(rb'^\s*(?:RW|RDONLY|NOACCESS)\s+\d+\s+(\w+)(?:\s+"([^"\n]*)")?', re.MULTILINE)
 _GD_AT_END = (1 << 64) - 1
@@ -42,10 +42,12 @@ def vmdk(read: Read, size: int) -> Header:
     head = read(0, _SECTOR)
     if len(head) < _SECTOR:
         return Header(noun="a VMDK image", dangers=("its header is cut off",))
-    _, version, _, capacity, _, desc_at, desc_size, _, _, gd_at = _VMDK.unpack_from(head)
+    _, version, _, capacity, _, desc_at, desc_size, _, _, gd_at, overhead = _VMDK.unpack_from(head)
     found = size_dangers(capacity * _SECTOR)
     if version not in (1, 2, 3):
         found.append(f"its version is {version}")
+    if overhead * _SECTOR > size:
+        found.append("it is shorter than its own tables: the file may be cut off")
     if gd_at == _GD_AT_END:
         footer = read(max(0, size - 2 * _SECTOR), _SECTOR)
         if footer[:4] != b"KDMV" or _VMDK.unpack_from(footer)[3] != capacity:
@@ -68,13 +70,14 @@ def _vmdk_text_dangers(text: bytes) -> list[str]:
     return found
 
 
-def vdi(read: Read, size: int) -> Header:  # noqa: ARG001
+def vdi(read: Read, size: int) -> Header:
     """Describe a VirtualBox VDI."""
     head = read(0, _SECTOR)
     if len(head) < _SECTOR:
         return Header(noun="a VDI image", dangers=("its header is cut off",))
     version, _, kind = struct.unpack_from("<III", head, 68)
-    disk_size, block_size = struct.unpack_from("<QI", head, 368)
+    data_at = struct.unpack_from("<I", head, 344)[0]
+    disk_size, block_size, _, _, allocated = struct.unpack_from("<QIIII", head, 368)
     found = size_dangers(disk_size)
     if version != 0x10001:
         found.append(f"its version is {version:#x}")
@@ -84,6 +87,8 @@ def vdi(read: Read, size: int) -> Header:  # noqa: ARG001
         found.append("it names a parent image, which would be read into it")
     if block_size != 1 << 20:
         found.append(f"its blocks have {block_size} bytes")
+    elif data_at + allocated * block_size > size:
+        found.append("it is shorter than the blocks it has: the file may be cut off")
     return Header(noun="a VDI image", virtual_size=disk_size, dangers=tuple(found))
 
 
@@ -140,6 +145,8 @@ def vpc(read: Read, size: int) -> Header:
         found.append(f"its disk type is {kind}")
     elif kind == 3 and (data_at >= size or read(data_at, 8) != b"cxsparse"):
         found.append("its dynamic header is missing: the file may be cut off")
+    elif kind == 3 and b"conectix" not in read(max(0, size - _SECTOR), _SECTOR):
+        found.append("its footer is missing: the file may be cut off")
     elif kind == 2 and virtual_size > size:
         found.append("it is shorter than the disk it claims: the file may be cut off")
     return Header(noun="a VHD image", virtual_size=virtual_size, dangers=tuple(found))

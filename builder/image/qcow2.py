@@ -5,7 +5,6 @@ Layout: qemu, docs/interop/qcow2.txt. What it does not know (extended L2 entries
 
 from __future__ import annotations
 
-import os
 import sys
 from array import array
 from collections import OrderedDict
@@ -21,7 +20,7 @@ from builder import pool
 from builder.errors import FormatRefused
 from builder.image.identity import shown
 from builder.image.qcow2_header import HEAD, ZSTD, Qcow2Header, dangers, read_header
-from builder.image.raw import open_file, read_padded
+from builder.image.raw import SourceFile
 from builder.image.spans import Clipper, merged
 from builder.image.stream import Extent, ImageReader
 
@@ -47,7 +46,7 @@ class _Run(NamedTuple):
 
 
 class Qcow2Reader:
-    """A qcow2 image. Clusters it does not hold are read from `backing` (closed with it), or are zeros.
+    """A qcow2 image. Clusters it does not hold are read from `backing`, or are zeros; `backing` becomes ours to close.
 
     The backing file that the header names is never looked at: who opens an overlay hands over what lies below it.
     Raises FormatRefused for anything in the file that is damaged or dangerous, at the latest when it is read.
@@ -55,14 +54,14 @@ class Qcow2Reader:
 
     def __init__(self, path: Path, backing: ImageReader | None = None) -> None:
         self.path = path
-        self._descriptor = open_file(path)
+        self._backing = backing
+        self._file = SourceFile(path)
         try:
-            self._header = self._checked_header(backing)
+            self._header = self._checked_header()
             self._l1 = self._load_l1()
         except BaseException:
             self.close()
             raise
-        self._backing = backing
         self.virtual_size = self._header.virtual_size
         self._cluster = self._header.cluster_size
         self._span = self._cluster * self._header.l2_entries
@@ -71,16 +70,13 @@ class Qcow2Reader:
         self._inflated: OrderedDict[int, bytes] = OrderedDict()
         self._thread = pool.Local()
 
-    _backing: ImageReader | None = None
-
-    def _checked_header(self, backing: ImageReader | None) -> Qcow2Header:
-        self._file_size = os.fstat(self._descriptor).st_size
+    def _checked_header(self) -> Qcow2Header:
         try:
-            header = read_header(os.pread(self._descriptor, HEAD, 0))
+            header = read_header(self._file.read(HEAD, 0))
         except FormatRefused as refused:
             raise FormatRefused(f"{self.path}: {refused.message}") from None
-        found = dangers(header, self._file_size)
-        if header.backing_file is not None and backing is None:
+        found = dangers(header, self._file.size)
+        if header.backing_file is not None and self._backing is None:
             found.append(f"it names {shown(header.backing_file)} as its backing file")
         if header.extended_l2:
             found.append("it has extended L2 entries")
@@ -91,9 +87,9 @@ class Qcow2Reader:
     def _load_l1(self) -> array[int]:
         header = self._header
         entries = -(-header.virtual_size // (header.cluster_size * header.l2_entries))
-        table = _big_endian(os.pread(self._descriptor, entries * 8, header.l1_offset))
+        table = _big_endian(self._file.read(entries * 8, header.l1_offset))
         # Each L2 table has a cluster of its own, so that the file's size bounds the work that a hostile L1 can ask for.
-        if len(table) - table.count(0) > self._file_size // header.cluster_size:
+        if len(table) - table.count(0) > self._file.size // header.cluster_size:
             self._refuse("it has more L2 tables than fit into the file")
         return table
 
@@ -124,9 +120,7 @@ class Qcow2Reader:
 
     def close(self) -> None:
         """Close the file and the images below it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._file.close()
         if self._backing is not None:
             self._backing.close()
 
@@ -179,9 +173,9 @@ class Qcow2Reader:
             if (table := self._tables.get(offset)) is not None:
                 self._tables.move_to_end(offset)
                 return table
-        if offset % self._cluster or offset + self._cluster > self._file_size:
+        if offset % self._cluster or offset + self._cluster > self._file.size:
             self._refuse(f"an L2 table at {offset} does not lie within the file")
-        table = _big_endian(os.pread(self._descriptor, self._cluster, offset))
+        table = _big_endian(self._file.read(self._cluster, offset))
         with self._lock:
             self._tables[offset] = table
             while len(self._tables) * self._cluster > _TABLES:
@@ -199,9 +193,9 @@ class Qcow2Reader:
                 return self._inflate(run.host)
             skip = run.start % self._cluster
             return self._inflate_once(run.host)[skip : skip + length]
-        if run.host + length > self._file_size:
+        if run.host + length > self._file.size:
             self._refuse(f"the data at {run.host} lies beyond the end of the file")
-        return read_padded(self._descriptor, length, run.host)
+        return self._file.read(length, run.host)
 
     def _inflate_once(self, entry: int) -> bytes:
         """Return a compressed cluster of which only a part is wanted: the next part will be wanted soon."""
@@ -221,9 +215,9 @@ class Qcow2Reader:
         bits = 62 - (self._header.cluster_bits - 8)
         host = entry & ((1 << bits) - 1)
         sectors = (entry >> bits & ((1 << (62 - bits)) - 1)) + 1
-        if host >= self._file_size:
+        if host >= self._file.size:
             self._refuse(f"the compressed data at {host} lies beyond the end of the file")
-        packed = os.pread(self._descriptor, sectors * 512 - host % 512, host)
+        packed = self._file.read(sectors * 512 - host % 512, host)
         try:
             data = self._unzstd(packed) if self._header.compression == ZSTD else self._unzip(packed)
         except (_INFLATE_ERROR, zstandard.ZstdError) as error:

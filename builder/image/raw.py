@@ -8,17 +8,54 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from builder.errors import FormatRefused, InputError
+from builder.errors import FormatRefused, HostError, InputError
 from builder.image.stream import Extent, ImageReader
+
+
+class SourceFile:
+    """An open file that is only read, from any thread; trouble is told with its name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        self.size = os.fstat(self.descriptor).st_size
+
+    def read(self, length: int, offset: int) -> bytes:
+        """Return `length` bytes from `offset`, fewer only at the end of the file. Raises HostError."""
+        if offset >= self.size:
+            return b""
+        try:
+            data = os.pread(self.descriptor, length, offset)
+            while len(data) < min(length, self.size - offset):  # a read is cut at 2 GiB, and by signals
+                more = os.pread(self.descriptor, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            raise HostError(f"{self.path} cannot be read at byte {offset}: {error.strerror}") from error
+        return data
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 class RawReader:
     """A raw image file: its data extents are what the filesystem has not kept as a hole."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = open_file(path)
-        self.virtual_size = os.fstat(self.descriptor).st_size
+        self._file = SourceFile(path)
+        self.virtual_size = self._file.size
+
+    @property
+    def descriptor(self) -> int:
+        """The open file, for a filesystem that can share its extents."""
+        return self._file.descriptor
 
     def extents(self) -> Iterator[Extent]:
         """Yield what lies outside the file's holes."""
@@ -37,13 +74,12 @@ class RawReader:
 
     def pread(self, length: int, offset: int) -> bytes:
         """Return exactly `length` bytes from `offset`, zeros past the end."""
-        return read_padded(self.descriptor, length, offset) if offset < self.virtual_size else bytes(length)
+        data = self._file.read(length, offset)
+        return data if len(data) == length else data.ljust(length, b"\0")
 
     def close(self) -> None:
         """Close the file."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -96,23 +132,3 @@ def window(reader: ImageReader, offset: int, size: int) -> ImageReader:
     Raises FormatRefused when they do not lie within it, which is what a hostile partition table asks for.
     """
     return Window(reader, offset, size)
-
-
-def open_file(path: Path) -> int:
-    """Return a read-only descriptor. Raises InputError naming the file."""
-    try:
-        return os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def read_padded(descriptor: int, length: int, offset: int) -> bytes:
-    """Return exactly `length` bytes from `offset`, zeros past the end of the file."""
-    data = os.pread(descriptor, length, offset)
-    if len(data) == length:
-        return data
-    parts = [data]
-    while data and (left := length - sum(map(len, parts))):
-        data = os.pread(descriptor, left, offset + length - left)
-        parts.append(data)
-    return b"".join(parts).ljust(length, b"\0")

@@ -27,23 +27,33 @@ def open_image(
     """Open the image at `path`; it is refused when it is not what `format` says, or is not safe to open.
 
     With format "raw" the bytes are taken as they are: a disk may hold anything, the header of another format included.
-    An overlay is opened only with `backing`, the image below it, which is closed with it; the file that its header
-    names is never looked at. What our readers do not know is converted by qemu to a raw file in `scratch`, unlinked
-    as soon as it is open, so that a crash leaves at most `emi-*.raw` there. Raises FormatRefused, InputError, and
-    from qemu DiskFull and ToolFailed.
+    An overlay is opened only with `backing`, the image below it, which is closed with it (or at once, when the overlay
+    is refused); the file that its header names is never looked at. What our readers do not know is converted by qemu
+    to a raw file in `scratch`, unlinked as soon as it is open, so that a crash leaves at most `emi-*.raw` there.
+    Raises FormatRefused, InputError, and from qemu DiskFull and ToolFailed.
     """
+    if backing is not None:
+        return _open_overlay(path, format, backing)
     if format == "raw":
         return RawReader(path)
     identity = identify(path)
     require_format(identity, format)
-    require_safe(identity, backing_given=backing is not None)
+    require_safe(identity)
     if identity.format == "raw":
         return RawReader(path)
-    if is_native(identity):
+    return Qcow2Reader(path) if is_native(identity) else _open_through_qemu(identity, scratch)
+
+
+def _open_overlay(path: Path, claimed: Format | None, backing: ImageReader) -> ImageReader:
+    try:
+        identity = identify(path)
+        require_format(identity, claimed)
+        require_safe(identity, backing_given=True)
+        require_format(identity, "qcow2")  # the only overlays there are
         return Qcow2Reader(path, backing)
-    if backing is not None:
-        raise FormatRefused(f"{path} is {identity.noun} of a kind that emi does not read as an overlay")
-    return _open_through_qemu(identity, scratch)
+    except BaseException:
+        backing.close()
+        raise
 
 
 def require_format(identity: Identity, claimed: Format | None) -> None:
@@ -71,6 +81,4 @@ def _open_through_qemu(identity: Identity, scratch: Path | None) -> ImageReader:
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="emi-", suffix=".raw") as target:
         source = qemu.Source(path=identity.path, format=identity.format)
         qemu.to_raw(source, Path(target.name), virtual_size=identity.virtual_size)
-        reader = RawReader(Path(target.name))
-        reader.path = identity.path
-    return reader
+        return RawReader(Path(target.name))
