@@ -133,7 +133,7 @@ def script() -> Iterator[Callable[..., Script]]:
         connections: list[int] = []
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _actor(line, heard, connections))
         server.block_on_close = False
-        servers.append((server, pool.Background(server.serve_forever)))
+        servers.append((server, pool.Background(lambda: server.serve_forever(0.01))))
         return Script(f"http://127.0.0.1:{server.server_address[1]}", heard, connections)
 
     yield start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import time
 
 import pytest
@@ -12,7 +12,7 @@ from botocore.credentials import Credentials  # noqa: TID251
 
 from builder.cloud.sigv4 import UNSIGNED, Keys, Signer, encode_query
 
-NOW = datetime.datetime(2026, 3, 1, 23, 59, 58, tzinfo=datetime.UTC)
+NOW = dt.datetime(2026, 3, 1, 23, 59, 58, tzinfo=dt.UTC)
 PUT = {
     "content-type": "application/octet-stream",
     "x-amz-checksum": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
@@ -35,17 +35,22 @@ class BotocoreSigner(SigV4Auth):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "query", "headers", "payload"),
+    ("request_parts", "payload"),
     [
-        ("PUT", "/snapshots/snap-0123456789abcdef0/blocks/17", {}, PUT, UNSIGNED),
-        ("PUT", "/snapshots/snap-0123456789abcdef0/blocks/17", {}, PUT, "ab" * 32),
-        ("GET", "/snapshots/snap-0123456789abcdef0/blocks/0", {"blockToken": "a+b/c=="}, {}, UNSIGNED),
-        ("GET", "/snapshots/snap-0123456789abcdef0/blocks", {"pageToken": "x y~z", "maxResults": "100"}, {}, "00" * 32),
+        (("PUT", "/snapshots/snap-0123456789abcdef0/blocks/17", {}, PUT), UNSIGNED),
+        (("PUT", "/snapshots/snap-0123456789abcdef0/blocks/17", {}, PUT), "ab" * 32),
+        (("GET", "/snapshots/snap-0123456789abcdef0/blocks/0", {"blockToken": "a+b/c=="}, {}), UNSIGNED),
+        (
+            ("GET", "/snapshots/snap-0123456789abcdef0/blocks", {"pageToken": "x y~z", "maxResults": "100"}, {}),
+            "00" * 32,
+        ),
     ],
 )
-@pytest.mark.parametrize("token", [None, "a/session+token=="])
-@pytest.mark.parametrize("host", ["ebs.us-east-1.amazonaws.com", "127.0.0.1:4566"])
-def test_the_signature_is_botocores(monkeypatch, method, path, query, headers, payload, token, host):
+@pytest.mark.parametrize(
+    ("token", "host"), [(None, "ebs.us-east-1.amazonaws.com"), ("a/session+token==", "127.0.0.1:4566")]
+)
+def test_the_signature_is_botocores(monkeypatch, request_parts, payload, token, host):
+    method, path, query, headers = request_parts
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: NOW.replace(tzinfo=None), raising=False)
     oracle = BotocoreSigner(Credentials("AKID", "secret", token), "ebs", "us-east-1")
     oracle.hashed = payload
