@@ -26,7 +26,7 @@ from rich.table import Table
 from builder.errors import EmiError
 from builder.pool import Lock
 from builder.units import format_size
-from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
+from pipelines.artifact import ARTIFACT, File, ImageFile, MachineImage, Snapshot
 from pipelines.events import (
     Event,
     RunFinished,
@@ -40,6 +40,7 @@ from pipelines.events import (
 )
 
 _QUIET = 10.0  # seconds between two progress lines of one step where no terminal redraws them
+_OFTEN = 1.0  # the same for programs that read JSON lines
 
 
 def summary(artifact: File | ImageFile | Snapshot | MachineImage) -> str:
@@ -56,6 +57,11 @@ def summary(artifact: File | ImageFile | Snapshot | MachineImage) -> str:
             return f"{artifact.image_id} `{artifact.name}`"
 
 
+def summary_of(stored: Mapping[str, Any]) -> str:
+    """Return a result, as reports hold it, in a few words."""
+    return summary(ARTIFACT.validate_python(stored))
+
+
 def _short(digest: str) -> str:
     algorithm, _, value = digest.partition(":")
     return f"{algorithm}:{value[:12]}"
@@ -70,6 +76,7 @@ class PlainWatcher:
         self._totals: dict[str, int] = {}
         self._done: dict[str, int] = {}
         self._said: dict[str, float] = {}
+        self._note = ""
 
     def __call__(self, event: Event) -> None:
         """Print the event's line, if it has one."""
@@ -90,7 +97,7 @@ class PlainWatcher:
             case StepAdvanced(step=step, count=count):
                 line = self._advance(step, count)
             case StepNote():
-                line = f"{event.step}: {event.text}"
+                line = self._noted(f"{event.step}: {event.text}")
             case StepFinished(how="done"):
                 line = f"{event.step}: unchanged, {summary(event.result)}"
             case StepFinished():
@@ -98,6 +105,10 @@ class PlainWatcher:
             case RunFinished():
                 pass
         return line
+
+    def _noted(self, note: str) -> str | None:
+        same, self._note = note == self._note, note
+        return None if same else note
 
     def _advance(self, step: str, count: int) -> str | None:
         self._done[step] = self._done.get(step, 0) + count
@@ -165,13 +176,11 @@ class TerminalWatcher:
 
 
 class JsonWatcher:
-    """One JSON object a line; the last one is `run.finished`."""
+    """One JSON object a line, the last one `run.finished`; `step.progress` comes now and then, not for each block."""
 
     _NAMES: Mapping[type, str] = {
         RunStarted: "run.started",
         StepStarted: "step.started",
-        StepTotal: "step.total",
-        StepAdvanced: "step.advanced",
         StepNote: "step.note",
         StepFinished: "step.finished",
         RunFinished: "run.finished",
@@ -180,15 +189,37 @@ class JsonWatcher:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._lock = Lock()
+        self._totals: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._said: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
-        """Print the event as one line."""
-        if isinstance(event, StepFinished):
-            body = {**asdict(event), "result": event.result.model_dump(mode="json")}
-        else:
-            body = {name: value for name, value in asdict(event).items() if value is not None}
+        """Print the event as one line, if it is time for it."""
         with self._lock:
-            print(json.dumps({"event": self._NAMES[type(event)], **body}), file=self._out, flush=True)
+            body = self._body(event)
+            if body:
+                print(json.dumps(body), file=self._out, flush=True)
+
+    def _body(self, event: Event) -> dict[str, Any] | None:
+        match event:
+            case StepTotal(step=step, count=count):
+                self._totals[step] = count
+                return None
+            case StepAdvanced(step=step, count=count):
+                return self._advance(step, count)
+            case StepFinished():
+                fields = {**asdict(event), "result": event.result.model_dump(mode="json")}
+            case _:
+                fields = {name: value for name, value in asdict(event).items() if value is not None}
+        return {"event": self._NAMES[type(event)], **fields}
+
+    def _advance(self, step: str, count: int) -> dict[str, Any] | None:
+        self._done[step] = self._done.get(step, 0) + count
+        now = time.monotonic()
+        if now - self._said.get(step, 0) < _OFTEN:
+            return None
+        self._said[step] = now
+        return {"event": "step.progress", "step": step, "done": self._done[step], "total": self._totals.get(step)}
 
 
 def watcher(*, as_json: bool) -> Watcher:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -142,8 +144,7 @@ def status(run: str | None, *, as_json: bool) -> None:
         found = journal.run(run)
         if found is None:
             raise UsageError(f"no run {run}", hint="`emi status` lists the runs.")
-        report = where.runs / run / "report.json"
-        ui.say(report.read_text() if report.is_file() else f"run {run} is {found.status}; it has no report yet")
+        _show_run(found, where.runs / run / "report.json", as_json=as_json)
         return
     runs = journal.runs()
     if as_json:
@@ -153,6 +154,22 @@ def status(run: str | None, *, as_json: bool) -> None:
         ui.say("No runs yet. Try: emi run recipes/debian-12.yaml")
         return
     ui.table(("run", "recipe", "target", "status", "error"), [_run_row(one) for one in runs])
+
+
+def _show_run(run: Run, report: Path, *, as_json: bool) -> None:
+    if as_json:
+        ui.say_json(json.loads(report.read_text()) if report.is_file() else asdict(run))
+        return
+    ui.say(f"run {run.run}: {run.recipe} on {run.target}, {run.status}")
+    ui.say(f"  began {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(run.started))}")
+    if run.error:
+        ui.say(f"  error: {run.error}")
+    if not report.is_file():
+        ui.say(f"  no report: the process was killed; `emi resume {run.run}` carries on")
+        return
+    for step in json.loads(report.read_text())["steps"]:
+        ui.say(f"  {step['step']:<24} {step['how']:<8} {step['seconds']:8.1f} s  {ui.summary_of(step['result'])}")
+    ui.say(f"  report: {report}")
 
 
 def _run_row(run: Run) -> tuple[str, ...]:
