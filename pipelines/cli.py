@@ -1,6 +1,6 @@
 """The command line: verbs, their options and their help; the only place that ends the process.
 
-The work is in verbs.py, imported when a verb runs, so that `emi --help` answers at once.
+The work is in verbs/, imported when a verb runs, so that `emi --help` answers at once.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ import typer
 from builder.errors import EmiError, InternalError, Interrupted
 
 if TYPE_CHECKING:
-    from pipelines import verbs
+    from pipelines import ui
+    from pipelines.verbs import places, recipes, reference
 else:
 
     class _Lazily:
-        """A module that is imported when its first name is used: pydantic, SQLAlchemy and rich cost 0.2 s."""
+        """A module that is imported when its first name is used: pydantic, SQLAlchemy and rich cost 0.3 s."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
 
         def __getattr__(self, name: str) -> Any:
-            return _interruptible(getattr(importlib.import_module("pipelines.verbs"), name))
+            return _interruptible(getattr(importlib.import_module(self._name), name))
 
-    verbs = _Lazily()
+    ui = _Lazily("pipelines.ui")
+    places, recipes, reference = (_Lazily(f"pipelines.verbs.{name}") for name in ("places", "recipes", "reference"))
 
 app = typer.Typer(
     name="emi",
@@ -64,7 +69,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run of this
 @app.command()
 def validate(recipe: RecipeFile, var: Variables = None) -> None:
     """Check a recipe and show every problem on its line; runs nothing."""
-    verbs.validate(recipe, var or [])
+    recipes.validate(recipe, var or [])
 
 
 @app.command()
@@ -72,7 +77,7 @@ def plan(
     recipe: RecipeFile, var: Variables = None, mirror: Mirrors = None, cloud: CloudName = None, json: AsJson = False
 ) -> None:
     """Show what a run would do: which steps, why, how many bytes, which cloud calls."""
-    verbs.plan(recipe, var or [], mirror or [], cloud, as_json=json)
+    recipes.plan(recipe, var or [], mirror or [], cloud, as_json=json)
 
 
 @app.command()
@@ -85,7 +90,7 @@ def run(
     json: AsJson = False,
 ) -> None:
     """Run a recipe to its registered image; continues a run that was cut."""
-    verbs.run(recipe, var or [], mirror or [], cloud, wait=wait, as_json=json)
+    recipes.run(recipe, var or [], mirror or [], cloud, wait=wait, as_json=json)
 
 
 @app.command()
@@ -95,7 +100,7 @@ def resume(
     json: AsJson = False,
 ) -> None:
     """Carry on with a run that was killed, interrupted or failed."""
-    verbs.resume(run, wait=wait, as_json=json)
+    recipes.resume(run, wait=wait, as_json=json)
 
 
 @app.command()
@@ -104,19 +109,19 @@ def status(
     json: AsJson = False,
 ) -> None:
     """Show recent runs, or one run's steps, results and report."""
-    verbs.status(run, as_json=json)
+    reference.status(run, as_json=json)
 
 
 @app.command()
 def steps(kind: Annotated[str | None, typer.Argument(help="A step kind; all of them by default.")] = None) -> None:
     """List the step kinds, or describe one with all its options."""
-    verbs.steps(kind)
+    reference.steps(kind)
 
 
 @app.command()
 def schema() -> None:
     """Print the recipes' JSON Schema (draft 2020-12), for editors."""
-    verbs.schema()
+    reference.schema()
 
 
 @app.command()
@@ -126,7 +131,7 @@ def doctor(
     json: AsJson = False,
 ) -> None:
     """Check that this machine can do it: tools, appliance, acceleration, space, credentials."""
-    verbs.doctor(cloud, quick=quick, as_json=json)
+    reference.doctor(cloud, quick=quick, as_json=json)
 
 
 @app.command()
@@ -134,37 +139,37 @@ def inspect(
     image: Annotated[Path, typer.Argument(help="A disk image file.", show_default=False)], json: AsJson = False
 ) -> None:
     """Show an image's format, sizes, partitions, filesystems and labels."""
-    verbs.inspect(image, as_json=json)
+    reference.inspect(image, as_json=json)
 
 
 @sandbox_app.command("start")
 def sandbox_start(json: AsJson = False) -> None:
     """Start the embedded cloud, or say that it runs; it keeps its state and is kept until stopped."""
-    verbs.sandbox_start(as_json=json)
+    places.sandbox_start(as_json=json)
 
 
 @sandbox_app.command("stop")
 def sandbox_stop() -> None:
     """Stop the embedded cloud; its state stays on disk."""
-    verbs.sandbox_stop()
+    places.sandbox_stop()
 
 
 @sandbox_app.command("status")
 def sandbox_status(json: AsJson = False) -> None:
     """Show whether the embedded cloud runs, where, and what is in it."""
-    verbs.sandbox_status(as_json=json)
+    places.sandbox_status(as_json=json)
 
 
 @store_app.command("prune")
 def store_prune() -> None:
     """Remove files that no recipe's newest run needs; safe beside a run in progress."""
-    verbs.store_prune()
+    places.store_prune()
 
 
 @store_app.command("status")
 def store_status() -> None:
     """Show how many files the store holds and how much room they take."""
-    verbs.store_status()
+    places.store_status()
 
 
 def main() -> NoReturn:
@@ -196,7 +201,7 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 
 
 def _fail(error: EmiError) -> NoReturn:
-    verbs.complain(error)
+    ui.complain(error)
     sys.exit(error.exit_code)
 
 

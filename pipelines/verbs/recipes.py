@@ -1,37 +1,25 @@
-"""What each verb of the command line does. Imported when a verb runs."""
+"""What the verbs on recipes do: validate, plan, run, resume."""
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from builder.errors import EmiError, HostError, UsageError
-from builder.image import inspect as image_inspect
-from builder.sandbox import lifecycle
+from builder.errors import EmiError, UsageError
 from builder.units import format_size
-from pipelines import docs, kinds, ui
-from pipelines import doctor as doctor_checks
-from pipelines import schema as recipe_schema
+from pipelines import ui
 from pipelines.events import RunFinished, Watcher
 from pipelines.home import home
-from pipelines.journal import Journal, Run
+from pipelines.journal import Journal
 from pipelines.plan import Prospect, Surveyor
 from pipelines.recipe import Recipe, load, render
 from pipelines.run import Calls, Outcome, Request, Runner, describe, pin
 from pipelines.step import Outside
 from pipelines.store import FileStore
 from pipelines.targets import choose, open_target
-
-
-def complain(error: EmiError) -> None:
-    """Show an error and what to do next."""
-    ui.complain(error)
 
 
 def validate(path: Path, variables: Sequence[str]) -> None:
@@ -134,133 +122,6 @@ def _summarise(outcome: Outcome, calls: Calls) -> None:
     ui.say(
         f"next:   emi status {outcome.run}   emi sandbox status   emi plan RECIPE (shows that nothing is left to do)"
     )
-
-
-def status(run: str | None, *, as_json: bool) -> None:
-    """Show runs."""
-    where = home().make()
-    journal = Journal(where.journal)
-    if run:
-        found = journal.run(run)
-        if found is None:
-            raise UsageError(f"no run {run}", hint="`emi status` lists the runs.")
-        _show_run(found, where.runs / run / "report.json", as_json=as_json)
-        return
-    runs = journal.runs()
-    if as_json:
-        ui.say_json([asdict(one) for one in runs])
-        return
-    if not runs:
-        ui.say("No runs yet. Try: emi run recipes/debian-12.yaml")
-        return
-    ui.table(("run", "recipe", "target", "status", "error"), [_run_row(one) for one in runs])
-
-
-def _show_run(run: Run, report: Path, *, as_json: bool) -> None:
-    if as_json:
-        ui.say_json(json.loads(report.read_text()) if report.is_file() else asdict(run))
-        return
-    ui.say(f"run {run.run}: {run.recipe} on {run.target}, {run.status}")
-    ui.say(f"  began {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(run.started))}")
-    if run.error:
-        ui.say(f"  error: {run.error}")
-    if not report.is_file():
-        ui.say(f"  no report: the process was killed; `emi resume {run.run}` carries on")
-        return
-    for step in json.loads(report.read_text())["steps"]:
-        ui.say(f"  {step['step']:<24} {step['how']:<8} {step['seconds']:8.1f} s  {ui.summary_of(step['result'])}")
-    ui.say(f"  report: {report}")
-
-
-def _run_row(run: Run) -> tuple[str, ...]:
-    return run.run, run.recipe, run.target, run.status, (run.error or "").partition("\n")[0]
-
-
-def steps(kind: str | None) -> None:
-    """Print the reference of one step kind, or a line for each."""
-    if kind is None:
-        ui.table(("kind", "what it does"), [(name, docs.summary(name)) for name in kinds.kinds()])
-        return
-    if kind not in kinds.kinds():
-        raise UsageError(f"no step kind `{kind}`", hint=f"There are: {', '.join(kinds.kinds())}.")
-    ui.say(docs.step_reference(kind))
-
-
-def schema() -> None:
-    """Print the recipes' JSON Schema."""
-    ui.say_json(recipe_schema.schema())
-
-
-def doctor(cloud: str | None, *, quick: bool, as_json: bool) -> None:
-    """Check this machine. Raises HostError when something needed is missing."""
-    checks = []
-    for check in doctor_checks.doctor(home().make(), cloud=cloud, quick=quick):
-        checks.append(check)
-        if not as_json:
-            ui.say(f"{'ok     ' if check.ok else check.severity:<8} {check.name}: {check.found}")
-            if check.fix:
-                ui.say(f"         fix: {check.fix}")
-    if as_json:
-        ui.say_json([asdict(check) for check in checks])
-    if not doctor_checks.healthy(checks):
-        failed = ", ".join(check.name for check in checks if not check.ok and check.severity == "needed")
-        raise HostError(f"this machine lacks: {failed}", hint="Each failed check above names its fix.")
-
-
-def inspect(image: Path, *, as_json: bool) -> None:
-    """Show what is in an image."""
-    facts = image_inspect.inspect(image)
-    if as_json:
-        ui.say_json(asdict(facts))
-        return
-    ui.say(image_inspect.describe(facts))
-
-
-def sandbox_start(*, as_json: bool) -> None:
-    """Start the embedded cloud."""
-    endpoint = lifecycle.start(home().make().sandbox)
-    if as_json:
-        ui.say_json({**asdict(endpoint), "directory": str(endpoint.directory), "ca_file": str(endpoint.ca_file or "")})
-        return
-    ui.say(f"The sandbox runs at {endpoint.url} (process {endpoint.pid}), region {endpoint.region}.")
-    ui.say(f"Its state is in {endpoint.directory}. To point other tools at it:")
-    ui.say(f"  export AWS_ENDPOINT_URL={endpoint.url} AWS_DEFAULT_REGION={endpoint.region}")
-    ui.say(f"  export AWS_ACCESS_KEY_ID={endpoint.access_key} AWS_SECRET_ACCESS_KEY={endpoint.secret_key}")
-
-
-def sandbox_stop() -> None:
-    """Stop the embedded cloud."""
-    ui.say("The sandbox is stopped." if lifecycle.stop(home().sandbox) else "The sandbox was not running.")
-
-
-def sandbox_status(*, as_json: bool) -> None:
-    """Show what the embedded cloud holds."""
-    found = lifecycle.status(home().sandbox)
-    if as_json:
-        ui.say_json(
-            None if found is None else {"url": found.endpoint.url, "images": found.images, "snapshots": found.snapshots}
-        )
-    elif found is None:
-        ui.say("The sandbox is not running. `emi sandbox start` starts it; a run does so by itself.")
-    else:
-        ui.say(f"The sandbox runs at {found.endpoint.url}: {found.images} images, {found.snapshots} snapshots.")
-
-
-def store_prune() -> None:
-    """Remove files that nothing needs."""
-    where = home().make()
-    journal, store = Journal(where.journal), FileStore(where.objects)
-    done = store.prune(journal.kept_digests(), sealed_before=journal.oldest_running())
-    ui.say(f"removed {done.removed} files, {format_size(done.freed)} freed")
-    ui.say(f"kept {done.kept} files, {format_size(done.kept_size)}")
-
-
-def store_status() -> None:
-    """Show the store's size."""
-    where = home().make()
-    paths = list(where.objects.glob("*/*"))
-    size = sum(path.stat().st_blocks * 512 for path in paths)
-    ui.say(f"{len(paths)} files, {format_size(size)} in {where.objects}")
 
 
 @contextmanager

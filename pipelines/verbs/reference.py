@@ -1,0 +1,96 @@
+"""What the verbs that only look do: status, steps, schema, inspect, doctor."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from builder.errors import HostError, UsageError
+from builder.image import inspect as image_inspect
+from pipelines import docs, kinds, ui
+from pipelines import doctor as doctor_checks
+from pipelines import schema as recipe_schema
+from pipelines.home import home
+from pipelines.journal import Journal, Run
+
+
+def status(run: str | None, *, as_json: bool) -> None:
+    """Show runs."""
+    where = home().make()
+    journal = Journal(where.journal)
+    if run:
+        found = journal.run(run)
+        if found is None:
+            raise UsageError(f"no run {run}", hint="`emi status` lists the runs.")
+        _show_run(found, where.runs / run / "report.json", as_json=as_json)
+        return
+    runs = journal.runs()
+    if as_json:
+        ui.say_json([asdict(one) for one in runs])
+        return
+    if not runs:
+        ui.say("No runs yet. Try: emi run recipes/debian-12.yaml")
+        return
+    ui.table(("run", "recipe", "target", "status", "error"), [_run_row(one) for one in runs])
+
+
+def _show_run(run: Run, report: Path, *, as_json: bool) -> None:
+    if as_json:
+        ui.say_json(json.loads(report.read_text()) if report.is_file() else asdict(run))
+        return
+    ui.say(f"run {run.run}: {run.recipe} on {run.target}, {run.status}")
+    ui.say(f"  began {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(run.started))}")
+    if run.error:
+        ui.say(f"  error: {run.error}")
+    if not report.is_file():
+        ui.say(f"  no report: the process was killed; `emi resume {run.run}` carries on")
+        return
+    for step in json.loads(report.read_text())["steps"]:
+        ui.say(f"  {step['step']:<24} {step['how']:<8} {step['seconds']:8.1f} s  {ui.summary_of(step['result'])}")
+    ui.say(f"  report: {report}")
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    return run.run, run.recipe, run.target, run.status, (run.error or "").partition("\n")[0]
+
+
+def steps(kind: str | None) -> None:
+    """Print the reference of one step kind, or a line for each."""
+    if kind is None:
+        ui.table(("kind", "what it does"), [(name, docs.summary(name)) for name in kinds.kinds()])
+        return
+    if kind not in kinds.kinds():
+        raise UsageError(f"no step kind `{kind}`", hint=f"There are: {', '.join(kinds.kinds())}.")
+    ui.say(docs.step_reference(kind))
+
+
+def schema() -> None:
+    """Print the recipes' JSON Schema."""
+    ui.say_json(recipe_schema.schema())
+
+
+def doctor(cloud: str | None, *, quick: bool, as_json: bool) -> None:
+    """Check this machine. Raises HostError when something needed is missing."""
+    checks = []
+    for check in doctor_checks.doctor(home().make(), cloud=cloud, quick=quick):
+        checks.append(check)
+        if not as_json:
+            ui.say(f"{'ok     ' if check.ok else check.severity:<8} {check.name}: {check.found}")
+            if check.fix:
+                ui.say(f"         fix: {check.fix}")
+    if as_json:
+        ui.say_json([asdict(check) for check in checks])
+    if not doctor_checks.healthy(checks):
+        failed = ", ".join(check.name for check in checks if not check.ok and check.severity == "needed")
+        raise HostError(f"this machine lacks: {failed}", hint="Each failed check above names its fix.")
+
+
+def inspect(image: Path, *, as_json: bool) -> None:
+    """Show what is in an image."""
+    facts = image_inspect.inspect(image)
+    if as_json:
+        ui.say_json(asdict(facts))
+        return
+    ui.say(image_inspect.describe(facts))
