@@ -60,6 +60,7 @@ class Realiser:
     run: str
     epoch: int | None
     ahead: Ahead
+    surveyed: Mapping[str, Prospect]  # by key: what the survey at the start of this run found
 
     def realise(
         self, node: Node, inputs: Inputs, progress: Progress, announce: Callable[[Prospect], None]
@@ -73,8 +74,7 @@ class Realiser:
         with locks.hold(lock, what=f"step {node.title}", wait=True) as sign:
             sign(self.run)
             journal.use(self.run, key)
-            with self.surveyor.store.shared():
-                prospect = self.surveyor.prospect(node, inputs, self.pins)
+            prospect = self._prospect(node, inputs, key)
             announce(prospect)
             if prospect.result is not None:
                 return "done", prospect.result
@@ -82,6 +82,14 @@ class Realiser:
             if node.cloud_step:
                 return self._in_cloud(node.cloud_step, node, inputs, key, progress)
             return "ran", self._here(node, inputs, key, progress)
+
+    def _prospect(self, node: Node, inputs: Inputs, key: str) -> Prospect:
+        """Look again, now that the key is ours and held against a prune; what a cloud said a moment ago still holds."""
+        surveyed = self.surveyed.get(key)
+        if surveyed and surveyed.verdict == "done" and node.cloud_step:
+            return surveyed
+        with self.surveyor.store.shared():
+            return self.surveyor.prospect(node, inputs, self.pins)
 
     def _here(self, node: Node, inputs: Inputs, key: str, progress: Progress) -> AnyArtifact:
         journal = self.surveyor.journal

@@ -196,6 +196,7 @@ class Runner:
                 run=run,
                 epoch=self.epoch,
                 ahead=ahead,
+                surveyed={prospect.key: prospect for prospect in prospects if prospect.key},
             )
             for node in arrange(self.recipe):
                 finished = self._one(node, realiser, results)
