@@ -18,6 +18,7 @@ from pipelines.recipe.syntax import say_syntax
 
 DEPTH = 40
 VALUES = 10_000
+_LONG = 256  # characters of a text that count as one value more
 
 
 @dataclass(kw_only=True)
@@ -88,7 +89,8 @@ class _Composer:
             except Ambiguous as doubt:
                 self._findings.add(span, str(doubt))
                 self._findings.spoil(span)
-        return ScalarNode(span=span, text=event.value, value=value, quoted=not plain)
+        weight = 1 + len(event.value) // _LONG
+        return ScalarNode(span=span, weight=weight, text=event.value, value=value, quoted=not plain)
 
     def _begin(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent) -> None:
         self._refuse_tag(event.tag, event)
@@ -111,7 +113,7 @@ class _Composer:
     def _finish(self, node: Node, anchor: str | None) -> None:
         if anchor is not None:
             self._anchors[anchor] = node
-        self._count(1, node.span)
+        self._count(node.weight if isinstance(node, ScalarNode) else 1, node.span)
         self._attach(node, node.span)
 
     def _alias(self, event: yaml.AliasEvent) -> None:

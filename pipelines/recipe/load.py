@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pipelines.kinds import BUILT_IN, Kinds
@@ -17,7 +18,7 @@ from pipelines.recipe.nodes import Entry, ListNode, MapNode, Node, ScalarNode, i
 from pipelines.recipe.options import as_text
 from pipelines.recipe.problems import any_of, closest, quoted
 from pipelines.recipe.shape import dotted
-from pipelines.recipe.source import Findings, read
+from pipelines.recipe.source import Findings, TooMany, read
 from pipelines.recipe.variables import Variables
 
 
@@ -29,14 +30,16 @@ def load(path: Path, overrides: Mapping[str, str] | None = None, *, kinds: Kinds
     """
     source = read(path)
     findings = Findings(source)
-    root = compose(source, findings)
-    if root is None or not isinstance(root, MapNode):
-        _refuse_root(root, findings)
-    else:
-        recipe = _Reader(path, findings, kinds).recipe(root, overrides or {})
-        if recipe and not findings.problems:
-            return recipe
+    recipe = None
+    with suppress(TooMany):
+        root = compose(source, findings)
+        if isinstance(root, MapNode):
+            recipe = _Reader(path, findings, kinds).recipe(root, overrides or {})
+        else:
+            _refuse_root(root, findings)
     findings.raise_if_any()
+    if recipe:
+        return recipe
     raise AssertionError("a recipe without problems is returned above")
 
 

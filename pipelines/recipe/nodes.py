@@ -15,7 +15,7 @@ class Node:
     """A value of the document. One that is reached through an alias keeps the place where it was written."""
 
     span: Span
-    weight: int = 1  # values in it, itself included, aliases counted as if written out
+    weight: int = 1  # values in it, itself included, aliases counted as if written out; a long text counts for more
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from builder.errors import UsageError
 
 MOST = 50  # problems shown; a file with more is broken in one way, not in fifty
+_SENTENCE = 400  # characters of a message shown
 _WINDOW = 100  # characters of a line shown around the caret
 
 
@@ -63,12 +64,19 @@ def _window(line: str, column: int) -> tuple[str, int]:
 
     What would move a terminal's cursor or turn its writing direction shows as a replacement character.
     """
-    line = "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in line)
-    if len(line) <= _WINDOW:
-        return line.rstrip(), column
-    start = max(0, column - _WINDOW // 2)
-    cut = line[start : start + _WINDOW].rstrip()
+    start = max(0, column - _WINDOW // 2) if len(line) > _WINDOW else 0
+    cut = _tamed(line[start : start + _WINDOW].rstrip())
     return (f"…{cut}", column - start + 1) if start else (cut, column)
+
+
+def _tamed(text: str) -> str:
+    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text)
+
+
+def shortened(message: str) -> str:
+    """Return a sentence that may quote a value of any length or content, fit for a terminal."""
+    cut = _tamed(message[:_SENTENCE])
+    return f"{cut}…" if len(message) > _SENTENCE else cut
 
 
 def _blank(text: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.recipe.problems import Problem, RecipeError
+from pipelines.recipe.problems import Problem, RecipeError, shortened
 
+MOST_PROBLEMS = 1000  # a file with more is no recipe: the rest of it is not looked at
 LIMIT = 1 << 20  # bytes; the largest recipe we can imagine is a hundredth of that
 
 _UTF16_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
@@ -34,12 +36,13 @@ class Source:
         self.path = path
         self.text = text
         self.lines = _BREAK.split(text)
+        self._starts = [0, *(found.end() for found in _BREAK.finditer(text))]
 
     def span(self, start: int, end: int | None = None) -> Span:
         """Return the place of an offset in the text."""
-        breaks = list(_BREAK.finditer(self.text, 0, start))
-        column = start - (breaks[-1].end() if breaks else 0)
-        return Span(line=len(breaks), column=column, start=start, end=start + 1 if end is None else end)
+        line = bisect_right(self._starts, start) - 1
+        column = start - self._starts[line]
+        return Span(line=line, column=column, start=start, end=start + 1 if end is None else end)
 
     def problem(self, at: Span, message: str, *, where: str = "", suggestion: str | None = None) -> Problem:
         """Return a problem that shows the line it is about."""
@@ -51,12 +54,16 @@ class Source:
             path=str(self.path),
             line=number + 1,
             column=column + 1,
-            message=message,
+            message=shortened(message),
             suggestion=suggestion,
             where=where,
             excerpt=line,
             width=max(1, min(at.end - at.start, len(line) - column)),
         )
+
+
+class TooMany(Exception):
+    """There are more problems than anybody will read."""
 
 
 class Findings:
@@ -72,7 +79,9 @@ class Findings:
         self._broken: set[Span] = set()
 
     def add(self, at: Span, message: str, *, where: str = "", suggestion: str | None = None) -> None:
-        """Report a problem, unless its place is broken already."""
+        """Report a problem, unless its place is broken already. Raises TooMany."""
+        if len(self.problems) >= MOST_PROBLEMS:
+            raise TooMany
         if at not in self._broken:
             self.problems.append(self.source.problem(at, message, where=where, suggestion=suggestion))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,8 @@ from pipelines.recipe.model import Value
 from pipelines.recipe.nodes import ListNode, MapNode, Node, ScalarNode
 from pipelines.recipe.problems import closest, quoted
 from pipelines.recipe.source import Findings, Span
+
+ROOM = 4 << 20  # characters that variables may put into one recipe, all together
 
 VariableType = Literal["string", "int", "bool", "size"]
 
@@ -28,6 +30,19 @@ class Declared:
     key: Span
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Text:
+    """A text with braces in it, and where in the file each of them stands."""
+
+    node: ScalarNode
+    where: str
+    places: Sequence[Span]
+
+    def place(self, nth: int) -> Span:
+        """Return the place of the nth piece, whatever quotes and escapes stand before it."""
+        return self.places[nth] if nth < len(self.places) else self.node.span
+
+
 class Variables:
     """The variables declared so far; remembers which were used."""
 
@@ -36,6 +51,7 @@ class Variables:
         self._names = names  # of all that will be declared
         self._declared: dict[str, Declared] = {}
         self._used: set[str] = set()
+        self._inserted = 0
 
     def declare(self, variable: Declared) -> None:
         """Make a variable known to all that is inserted from now on."""
@@ -80,38 +96,53 @@ class Variables:
         return bare.group(1) if bare else None
 
     def _text(self, node: ScalarNode, text: str, where: str) -> object:
+        source = self._findings.source
+        found = _PIECE.finditer(source.text, node.span.start, node.span.end)
+        spot = _Text(node=node, where=where, places=[source.span(piece.start(), piece.end()) for piece in found])
         whole = _PIECE.fullmatch(text)
         if whole and whole.group(1) is not None:
-            return self._look_up(node, whole, 0, where)
+            value = self._look_up(whole.group(1), spot, 0)
+            return value if self._has_room(as_text(value), spot) else ""
         pieces: list[str] = []
         last = 0
         for nth, piece in enumerate(_PIECE.finditer(text)):
-            pieces += text[last : piece.start()], self._piece(node, piece, nth, where)
+            inserted = self._piece(piece, spot, nth)
+            if not self._has_room(inserted, spot):
+                return ""
+            pieces += text[last : piece.start()], inserted
             last = piece.end()
         return "".join([*pieces, text[last:]])
 
-    def _piece(self, node: ScalarNode, piece: re.Match[str], nth: int, where: str) -> str:
+    def _has_room(self, inserted: str, spot: _Text) -> bool:
+        """Count what is inserted: defaults that double each other must not fill the memory."""
+        self._inserted += len(inserted)
+        if self._inserted > ROOM:
+            message = f"with its variables inserted the recipe is larger than {ROOM >> 20} MiB, the limit"
+            self._findings.add(spot.node.span, message, where=spot.where)
+            self._findings.spoil(spot.node.span)
+        return self._inserted <= ROOM
+
+    def _piece(self, piece: re.Match[str], spot: _Text, nth: int) -> str:
         braces = piece.group()
         if braces in ("{{", "}}"):
             return braces[0]
-        if piece.group(1) is None:
-            side = "opens" if braces == "{" else "closes"
-            message = f"this `{braces}` {side} no variable; for the character itself write `{braces * 2}`"
-            self._findings.add(self._place(node, nth), message, where=where)
-            self._findings.spoil(node.span)
-            return ""
-        return as_text(self._look_up(node, piece, nth, where))
+        if piece.group(1) is not None:
+            return as_text(self._look_up(piece.group(1), spot, nth))
+        side = "opens" if braces == "{" else "closes"
+        message = f"this `{braces}` {side} no variable; for the character itself write `{braces * 2}`"
+        self._findings.add(spot.place(nth), message, where=spot.where)
+        self._findings.spoil(spot.node.span)
+        return ""
 
-    def _look_up(self, node: ScalarNode, piece: re.Match[str], nth: int, where: str) -> Value:
-        name = piece.group(1)
+    def _look_up(self, name: str, spot: _Text, nth: int) -> Value:
         found = self._declared.get(name)
         if found is None:
             near = closest(name, self._declared) if name not in self._names else None
-            self._findings.add(self._place(node, nth), self._unknown(name), where=where, suggestion=near)
+            self._findings.add(spot.place(nth), self._unknown(name), where=spot.where, suggestion=near)
         else:
             self._used.add(name)
         if found is None or found.value is None:
-            self._findings.spoil(node.span)
+            self._findings.spoil(spot.node.span)
             return ""
         return found.value
 
@@ -122,12 +153,6 @@ class Variables:
         if name in self._names:
             return f"variable `{name}` is declared further down, and a default uses only those above it"
         return f"unknown variable {quoted(name)}"
-
-    def _place(self, node: ScalarNode, nth: int) -> Span:
-        """Return where the text's nth piece stands in the file; quotes and escapes before it do not matter."""
-        source = self._findings.source
-        pieces = list(_PIECE.finditer(source.text, node.span.start, node.span.end))
-        return source.span(pieces[nth].start(), pieces[nth].end()) if nth < len(pieces) else node.span
 
 
 def as_text(value: Value) -> str:

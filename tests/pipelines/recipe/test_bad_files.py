@@ -49,6 +49,22 @@ BYTES = {
         b"".join(b" " * depth + b"a:\n" for depth in range(1000)),
         f"bad.yaml:41:41: is nested more than 40 levels deep\n   41 | {' ' * 40}a:\n      | {' ' * 40}^",
     ),
+    "aliases-of-a-long-text": (
+        b"name: x\nvars:\n  a: &a '" + b"x" * 100_000 + b"'\nsteps:\n" + b"  - *a\n" * 100,
+        (
+            "bad.yaml:29:5: with its anchors written out, the recipe holds more than 10000 values, the limit\n"
+            "   29 |   - *a\n      |     ^^"
+        ),
+    ),
+    "variables-that-double": (
+        b"name: x\nvars:\n  v0: '0123456789'\n"
+        + b"".join(b"  v%d: '{v%d}{v%d}'\n" % (each, each - 1, each - 1) for each in range(1, 60))
+        + b"steps:\n  - download: {url: '{v59}'}\n",
+        (
+            "bad.yaml:21:8: with its variables inserted the recipe is larger than 4 MiB, the limit\n"
+            "   21 |   v18: '{v17}{v17}'\n      |        ^^^^^^^^^^^^"
+        ),
+    ),
     "ten-thousand-values": (
         b"steps:\n" + b"- x\n" * 20_000,
         "bad.yaml:10001:3: the recipe holds more than 10000 values, the limit\n10001 | - x\n      |   ^",
@@ -100,6 +116,19 @@ def test_paths(path: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(RecipeError) as caught:
         load(Path(path), kinds=kinds)
     assert str(caught.value) == says
+
+
+def test_a_text_of_a_megabyte_makes_a_short_message(complaint: Callable[..., str]) -> None:
+    said = complaint("name: x\nsteps:\n  - download: {url: x, max_size: '" + "9a\u202e" * 200_000 + "'}\n")
+    assert said.startswith("bad.yaml:3:34: `max_size`: `9a\\u202e9a")
+    assert len(said) < 1000
+    assert "\u202e" not in said
+
+
+def test_a_thousand_problems_are_enough(complaint: Callable[..., str]) -> None:
+    said = complaint("name: x\nsteps:\n  - download: {url: '" + "{a}" * 300_000 + "'}\n")
+    assert said.count("unknown variable `a`") == 50
+    assert said.endswith("… and 950 more")
 
 
 def test_a_flood_of_problems_is_cut(complaint: Callable[..., str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.kinds import Kinds
-from pipelines.recipe import Output, Recipe, load
+from pipelines.recipe import Output, Recipe, RecipeError, load
 
 WHOLE = """\
 name: debian-12
@@ -207,3 +207,27 @@ def test_a_null_option_is_left_to_its_default(read: Read) -> None:
 def test_overrides_that_are_not_utf_8(complaint: Callable[..., str]) -> None:
     said = complaint("name: x\nvars: {v: a}\nsteps: [{download: {url: '{v}'}}]", {"v": "\udcff"})
     assert said == "--var v=\\udcff: variable `v` takes text, not `\\udcff`"
+
+
+def test_a_problem_names_its_place_for_programs(tmp_path: Path, kinds: Kinds) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("""\
+name: x
+vars: {v: 1.5}
+steps:
+  - download: {url: x, signature: {url: y, keyrings: z}}
+  - convert:
+    from: nothing
+  - snapshot: {tags: {a: 1}}
+outputs: {o: snapshot.id}
+""")
+    with pytest.raises(RecipeError) as caught:
+        load(path, {"w": "1"}, kinds=kinds)
+    assert [(each.where, each.line, each.column, each.suggestion) for each in caught.value.problems] == [
+        ("vars.w", 0, 0, None),
+        ("vars.v", 2, 11, None),
+        ("steps[0].download.signature.keyrings", 4, 42, "keyring"),
+        ("steps[1].from", 6, 11, None),
+        ("steps[2].snapshot.tags.a", 7, 24, None),
+        ("outputs.o", 8, 14, None),
+    ]
