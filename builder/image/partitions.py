@@ -11,6 +11,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from builder.image.identity import printable
@@ -18,6 +19,7 @@ from builder.image.stream import ImageReader
 
 _SIGNATURE = b"EFI PART"
 _EXTENDED = (0x05, 0x0F, 0x85)
+_CONTAINERS = tuple(f"{kind:#04x}" for kind in _EXTENDED)
 _PROTECTIVE = 0xEE
 _LOGICAL_LIMIT = 128
 _ENTRIES_LIMIT = 1 << 20  # bytes of GPT entries; the usual 128 entries have 16 KiB
@@ -99,9 +101,11 @@ def _checked(table: PartitionTable, disk_size: int) -> PartitionTable:
         if partition.size <= 0 or partition.start + partition.size > disk_size:
             problems.append(f"partition {partition.number} does not lie on the disk")
             continue
-        if good and partition.start < good[-1].start + good[-1].size:
-            problems.append(f"partitions {good[-1].number} and {partition.number} overlap")
         good.append(partition)
+    real = [partition for partition in good if partition.type not in _CONTAINERS]
+    for before, after in pairwise(real):
+        if after.start < before.start + before.size:
+            problems.append(f"partitions {before.number} and {after.number} overlap")
     good.sort(key=lambda found: found.number)
     return replace(table, partitions=tuple(good), problems=tuple(problems))
 
