@@ -11,6 +11,8 @@ from builder.cloud import ebs, snapshots
 from builder.cloud.api import Call, Cloud
 from builder.cloud.claims import Claim, only, tag_problems
 from builder.cloud.ledger import Ledger
+from builder.image.raw import RawReader
+from builder.image.stream import ImageReader
 from pipelines.artifact import File, ImageFile, Snapshot
 from pipelines.step import AnyArtifact, CloudStep, Inputs, Options, Reference, Work
 
@@ -92,7 +94,7 @@ class SnapshotStep(CloudStep[SnapshotOptions]):
                 cloud=cloud,
                 snapshot_id=effect,
                 cache=work.outside.cache / "blocks",
-                expected=image.digest if image.digest.startswith("blocks:") else None,
+                expected=_expected(image, reader),
                 parent=_parent(options, inputs),
                 connections=options.connections,
                 progress=work.progress,
@@ -120,6 +122,13 @@ class SnapshotStep(CloudStep[SnapshotOptions]):
 def _image(inputs: Inputs) -> File | ImageFile:
     assert isinstance(inputs.source, File | ImageFile)
     return inputs.source
+
+
+def _expected(image: File | ImageFile, reader: ImageReader) -> str | None:
+    """Return the digest that the content must have, where the artifact's name is that of a raw disk's content."""
+    # The store names any sparse file by its blocks; those of a qcow2 file are not those of the disk inside it.
+    raw = image.format == "raw" if isinstance(image, ImageFile) else isinstance(reader, RawReader)
+    return image.digest if raw and image.digest.startswith("blocks:") else None
 
 
 def _parent(options: SnapshotOptions, inputs: Inputs) -> str | None:
