@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.client import IncompleteRead
 
 from urllib3 import exceptions as theirs
 
@@ -53,7 +54,7 @@ def translate(error: Exception, where: str) -> NetworkError:  # noqa: PLR0911 - 
             return NetworkTrouble(f"{where}: the server fell silent")
         case theirs.SSLError() | ssl.SSLError():
             return _tls(error, where)
-        case theirs.IncompleteRead() | theirs.ProtocolError() | OSError():
+        case IncompleteRead() | theirs.ProtocolError() | OSError():
             return NetworkTrouble(f"{where}: the connection was cut ({_root(error)})")
         case _:
             return NetworkError(f"{where}: {error}")
@@ -105,4 +106,6 @@ def _strerror(error: BaseException) -> str:
 def _root(error: BaseException) -> str:
     while error.__cause__ or (error.__context__ and not error.__suppress_context__):
         error = error.__cause__ or error.__context__ or error
+    if isinstance(error, IncompleteRead):  # theirs is one as well
+        return "before the end of the file"
     return _strerror(error) or type(error).__name__

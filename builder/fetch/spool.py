@@ -99,9 +99,11 @@ class Spool:
     def begin(self, validators: Validators) -> None:
         """Start over, with the version of the file that `validators` describe. Raises DiskFull if it cannot fit."""
         self.clear()
-        free = os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_frsize
+        disk = os.statvfs(self.path)
+        free = disk.f_bavail * disk.f_frsize
         if validators.size and validators.size > free:
             need = format_size(validators.size)
+            self.discard()
             raise DiskFull(f"{self.path.parent} has {format_size(free)} free, and the download is {need} large")
         self.validators = validators
         sidecar = _Sidecar(

@@ -83,11 +83,11 @@ class Download(LocalStep[DownloadOptions]):
             pins |= {"etag": found.etag, "last_modified": found.last_modified, "size": found.size}
         return {name: value for name, value in pins.items() if value is not None}
 
-    def expect(self, options: DownloadOptions, pins: Mapping[str, Any]) -> int | None:  # noqa: ARG002
+    def expect(self, options: DownloadOptions, pins: Mapping[str, Any]) -> int | None:
         """Return the file's size in bytes, if the server gives it."""
         return pins.get("size")
 
-    def build(self, options: DownloadOptions, inputs: Inputs, work: Work) -> File:  # noqa: ARG002
+    def build(self, options: DownloadOptions, inputs: Inputs, work: Work) -> File:
         """Adopt the file from the store, or fetch, prove and seal it."""
         web = _web(options, work.outside, work.progress)
         name = options.name or web.address(options.url).name or "download"
