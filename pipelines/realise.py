@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from builder.cloud.claims import Claim
-from builder.errors import CloudNotFound, GuestError, InternalError
+from builder.errors import CloudNotFound, InternalError
 from builder.guest.edit import Outcome, edit_image
 from builder.guest.edit import Plan as GuestPlan
 from builder.guest.overlay import Layer
@@ -171,7 +171,8 @@ class Realiser:
 
     def _guest(self, node: Node, inputs: Inputs, scratch: Path, progress: Progress) -> ImageFile:
         store = self.surveyor.store
-        base = self._base(inputs)
+        assert isinstance(inputs.source, File | ImageFile)
+        base = store.image(inputs.source)
         target = scratch / "overlay.qcow2"
         outcomes = edit_image(
             _layer(base, store),
@@ -185,22 +186,6 @@ class Realiser:
         if not target.exists():
             return base
         return store.seal_image(target, format="qcow2", virtual_size=base.virtual_size, backing=base)
-
-    def _base(self, inputs: Inputs) -> ImageFile:
-        """Return the input as an image whose format we know; a download's is established now."""
-        match inputs.source:
-            case ImageFile():
-                return inputs.source
-            case File():
-                found = self.surveyor.store.establish(inputs.source)
-                if found.format not in ("raw", "qcow2") or found.virtual_size is None:
-                    raise GuestError(
-                        f"{inputs.source.name} is in {found.format} format, which cannot be edited in place",
-                        hint="Add a `convert` step before it.",
-                    )
-                return ImageFile(digest=inputs.source.digest, format=found.format, virtual_size=found.virtual_size)
-            case _:
-                raise InternalError("a guest step without an image")
 
     def _work(self, node: Node, scratch: Path, progress: Progress) -> Work:
         return Work(

@@ -73,6 +73,9 @@ class Store(Protocol):
     def open_image(self, artifact: File | ImageFile) -> ImageReader:
         """Open an image for reading; a File's format is established first. Raises FormatRefused."""
 
+    def image(self, artifact: File | ImageFile) -> ImageFile:
+        """Return the artifact as a disk image whose format is established. Raises FormatRefused unless raw or qcow2."""
+
     def contains(self, digest: str) -> bool:
         """Say whether a file of that digest is in the store."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from builder import durable
 from builder.digest import file_sha256
+from builder.errors import FormatRefused
 from builder.image.identify import identify
 from builder.image.identity import Identity, require_safe
 from builder.image.reader import open_image
@@ -99,6 +100,15 @@ class FileStore:
             return open_image(path, self.establish(artifact).format, scratch=scratch)
         backing = self.open_image(artifact.backing) if artifact.backing else None
         return open_image(path, artifact.format, backing=backing)
+
+    def image(self, artifact: File | ImageFile) -> ImageFile:
+        """Return the artifact as a disk image whose format is established. Raises FormatRefused unless raw or qcow2."""
+        if isinstance(artifact, ImageFile):
+            return artifact
+        found = self.establish(artifact)
+        if found.virtual_size is None or found.format not in ("raw", "qcow2"):
+            raise FormatRefused(f"{artifact.name} is {found.noun}", hint="Add a `convert` step before this one.")
+        return ImageFile(digest=artifact.digest, format=found.format, virtual_size=found.virtual_size)
 
     def establish(self, file: File) -> Identity:
         """Return what a file is, under the name its publisher gave it. Raises FormatRefused unless it is an image."""
