@@ -27,7 +27,12 @@ def main() -> None:
     try:
         _serve(options, told)
     except EmiError as error:
-        sys.exit(f"{error.message}\n{error.hint}")
+        sys.stderr.write(f"{error.message}\n{error.hint}\n")
+    except Exception:
+        logging.exception("the sandbox failed")  # noqa: LOG015 - the root of this program
+    finally:
+        sys.stderr.flush()
+        os._exit(1)  # the server's threads would keep a failed start alive
 
 
 def _serve(options: argparse.Namespace, told: int | None) -> None:

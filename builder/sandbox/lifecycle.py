@@ -10,6 +10,7 @@ import fcntl
 import http.client
 import json
 import os
+import select
 import signal
 import ssl
 import subprocess  # noqa: TID251 - its TimeoutExpired; processes start in builder/proc.py
@@ -27,6 +28,7 @@ from builder.errors import BusyError, HostError
 from builder.sandbox import settings
 
 _POLL = 0.02  # seconds
+_PATIENCE = 10  # seconds for a running server to answer
 _GRACE = 2  # seconds for SIGTERM before SIGKILL
 _TAIL = 2000  # characters of the server's log shown in an error
 
@@ -66,10 +68,13 @@ def start(directory: Path, *, port: int = 0, tls: bool = False, timeout: float =
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory, timeout):
-        if _is_serving(directory):
-            return _endpoint(directory)
-        _launch(directory, port=port, tls=tls, timeout=timeout)
-        return _endpoint(directory)
+        found = _find(directory)
+        if found is None:
+            _launch(directory, port=port, tls=tls, timeout=timeout)
+            found = _find(directory)
+    if found is None:
+        raise HostError(f"the sandbox in {directory} ended right after its start; see {directory / settings.LOG}")
+    return found.endpoint
 
 
 def stop(directory: Path, *, timeout: float = 30) -> bool:
@@ -78,6 +83,7 @@ def stop(directory: Path, *, timeout: float = 30) -> bool:
     if not directory.is_dir():
         return False
     with _alone(directory, timeout):
+        # Not `_find`: one that hangs is ended as well.
         if not _is_serving(directory):
             return False
         _end(directory, _endpoint(directory).pid)
@@ -86,11 +92,7 @@ def stop(directory: Path, *, timeout: float = 30) -> bool:
 
 def status(directory: Path) -> Status | None:
     """Return what the sandbox of `directory` holds, or None when none runs there."""
-    directory = directory.resolve()
-    if not _is_serving(directory):
-        return None
-    endpoint = _endpoint(directory)
-    return Status(endpoint=endpoint, **_get(endpoint, "/_sandbox/status"))
+    return _find(directory.resolve())
 
 
 @contextmanager
@@ -158,17 +160,27 @@ def _failure(directory: Path, before: int) -> HostError:
     return HostError(f"the sandbox in {directory} failed to start: {message or hint}", hint=hint or None)
 
 
-def _endpoint(directory: Path) -> Endpoint:
-    """Return how the running server says it is reached; it may be writing that down at this moment."""
-    for _ in range(500):
+def _find(directory: Path) -> Status | None:
+    """Return what the directory's server says, or None when none runs, be it that one ends while we ask."""
+    trouble = "it does not say where it listens"
+    deadline = time.monotonic() + _PATIENCE
+    while _is_serving(directory):
         try:
-            values = json.loads((directory / settings.ENDPOINT).read_text())
-        except FileNotFoundError:
-            time.sleep(_POLL)
-            continue
-        ca_file = Path(values.pop("ca_file")) if values["ca_file"] else values.pop("ca_file")
-        return Endpoint(**values | {"directory": Path(values["directory"])}, ca_file=ca_file)
-    raise HostError(f"the sandbox in {directory} runs but does not say where; see {directory / settings.LOG}")
+            endpoint = _endpoint(directory)
+            return Status(endpoint=endpoint, **_get(endpoint, "/_sandbox/status"))
+        except (OSError, http.client.HTTPException) as error:  # starting, or ending, at this moment
+            trouble = str(error)
+        if time.monotonic() > deadline:
+            raise HostError(f"the sandbox in {directory} runs but does not answer: {trouble}")
+        time.sleep(_POLL)
+    return None
+
+
+def _endpoint(directory: Path) -> Endpoint:
+    """Return how the running server says it is reached. Raises FileNotFoundError before it has."""
+    values = json.loads((directory / settings.ENDPOINT).read_text())
+    ca_file = Path(values.pop("ca_file")) if values["ca_file"] else values.pop("ca_file")
+    return Endpoint(**values | {"directory": Path(values["directory"])}, ca_file=ca_file)
 
 
 def _end(directory: Path, pid: int) -> None:
@@ -179,14 +191,11 @@ def _end(directory: Path, pid: int) -> None:
         return
     try:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if str(directory) not in Path(f"/proc/{pid}/cmdline").read_text():
-                return
+            if f"\0{directory}\0" not in Path(f"/proc/{pid}/cmdline").read_text():
+                raise HostError(f"process {pid}, named in {directory / settings.ENDPOINT}, is not the sandbox")
             signal.pidfd_send_signal(process, number)
-            deadline = time.monotonic() + _GRACE
-            while time.monotonic() < deadline:
-                if not _is_serving(directory):
-                    return
-                time.sleep(_POLL)
+            if select.select([process], [], [], _GRACE)[0]:  # readable once it has ended
+                return
     except (ProcessLookupError, FileNotFoundError):
         return  # it ended by itself
     finally:
@@ -196,16 +205,15 @@ def _end(directory: Path, pid: int) -> None:
 def _get(endpoint: Endpoint, path: str) -> dict[str, int]:
     address = urlsplit(endpoint.url).netloc
     connection = (
-        http.client.HTTPSConnection(address, timeout=10, context=ssl.create_default_context(cafile=endpoint.ca_file))
+        http.client.HTTPSConnection(
+            address, timeout=_PATIENCE, context=ssl.create_default_context(cafile=endpoint.ca_file)
+        )
         if endpoint.ca_file
-        else http.client.HTTPConnection(address, timeout=10)
+        else http.client.HTTPConnection(address, timeout=_PATIENCE)
     )
     try:
         connection.request("GET", path)
         answer: dict[str, int] = json.loads(connection.getresponse().read())
-    except (OSError, http.client.HTTPException) as error:
-        raise HostError(f"the sandbox at {endpoint.url} does not answer: {error}") from error
-    else:
         return answer
     finally:
         connection.close()

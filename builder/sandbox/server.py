@@ -56,13 +56,12 @@ def serve(
     # What an earlier server wrote says nothing about this one.
     (directory / settings.ENDPOINT).unlink(missing_ok=True)
     chosen = settings.load(directory)
+    state = State(directory / "state.sqlite")
     server = _bind(port, chosen.port)
     bound: int = server.bind_addr[1]
     if tls:
         server.ssl_adapter = _Adapter(certificates.ensure(directory))
-    cloud = Cloud(
-        State(directory / "state.sqlite"), Disks(directory / "disks"), settle=settle, address=f"{HOST}:{bound}"
-    )
+    cloud = Cloud(state, Disks(directory / "disks"), settle=settle, address=f"{HOST}:{bound}")
     tokens = Tokens(bytes.fromhex(chosen.key))
     server.wsgi_app = App(directory, cloud, [Ec2(cloud), EbsDirect(cloud, tokens), Sts()])
     settings.remember_port(directory, chosen, bound)

@@ -1,0 +1,191 @@
+"""Start, adopt, find, stop: who runs is decided by a lock, never by a stale file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess  # noqa: TID251 - a process of another kind under a recorded id
+import sys
+from pathlib import Path
+
+import pytest
+
+from builder import proc
+from builder.errors import HostError
+from builder.sandbox import lifecycle, settings
+
+
+def answers(endpoint):
+    return lifecycle.status(endpoint.directory).endpoint == endpoint
+
+
+def running_command(pid):
+    """Return the process's command line: empty once it has ended, even if nobody has collected it yet."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def test_a_start_answers_and_a_second_start_adopts_it(make_sandbox, tmp_path):
+    first = make_sandbox().endpoint
+    assert answers(first)
+    assert lifecycle.start(first.directory) == first
+    assert lifecycle.start(first.directory, tls=True, port=1) == first  # adopted as it is
+    assert first.url.startswith("http://127.0.0.1:")
+    assert (first.region, first.ca_file, first.directory) == ("us-east-1", None, tmp_path / "own")
+
+
+def test_starts_at_once_make_one_server(tmp_path, together):
+    starts = [lambda: lifecycle.start(tmp_path / "own")] * 6
+    try:
+        assert len(set(together(*starts))) == 1
+    finally:
+        assert lifecycle.stop(tmp_path / "own")
+
+
+def test_stop_ends_it_and_says_so(make_sandbox):
+    endpoint = make_sandbox().endpoint
+    assert lifecycle.stop(endpoint.directory) is True
+    assert not running_command(endpoint.pid)
+    assert lifecycle.status(endpoint.directory) is None
+    assert lifecycle.stop(endpoint.directory) is False
+
+
+def test_nothing_runs_in_a_directory_that_is_not_there(tmp_path):
+    assert lifecycle.status(tmp_path / "none") is None
+    assert lifecycle.stop(tmp_path / "none") is False
+    assert not (tmp_path / "none").exists()
+
+
+def test_it_outlives_who_started_it(tmp_path):
+    script = "import sys, pathlib; from builder.sandbox import lifecycle; lifecycle.start(pathlib.Path(sys.argv[1]))"
+    proc.run([sys.executable, "-c", script, tmp_path / "own"], environment={"PYTHONPATH": str(Path.cwd())})
+    try:
+        assert lifecycle.status(tmp_path / "own").images == 0
+    finally:
+        assert lifecycle.stop(tmp_path / "own")
+
+
+def test_port_and_keys_stay_over_stop_and_kill(make_sandbox):
+    running = make_sandbox()
+    first = running.endpoint
+    lifecycle.stop(first.directory)
+    running.restart()
+    os.kill(running.endpoint.pid, signal.SIGKILL)
+    running.restart()
+    kept = ("url", "access_key", "secret_key", "region")
+    assert [getattr(running.endpoint, name) for name in kept] == [getattr(first, name) for name in kept]
+    assert running.endpoint.pid != first.pid
+
+
+def test_a_server_that_is_dying_is_not_adopted(make_sandbox):
+    running = make_sandbox()
+    for _ in range(5):
+        os.kill(running.endpoint.pid, signal.SIGKILL)
+        running.restart()
+        assert answers(running.endpoint)
+
+
+def test_a_server_that_hangs_is_ended(make_sandbox):
+    endpoint = make_sandbox().endpoint
+    os.kill(endpoint.pid, signal.SIGSTOP)
+    assert lifecycle.stop(endpoint.directory) is True
+    assert lifecycle.status(endpoint.directory) is None
+
+
+def test_a_port_taken_meanwhile_is_replaced_and_a_wanted_one_is_an_error(make_sandbox):
+    running = make_sandbox()
+    port = int(running.endpoint.url.rpartition(":")[2])
+    lifecycle.stop(running.directory)
+    with socket.create_server(("127.0.0.1", port)):
+        running.restart()
+        assert int(running.endpoint.url.rpartition(":")[2]) != port
+        lifecycle.stop(running.directory)
+        with pytest.raises(HostError, match=f"port {port} on 127.0.0.1 is taken") as caught:
+            lifecycle.start(running.directory, port=port)
+        assert "another port" in caught.value.hint
+    assert lifecycle.start(running.directory, port=port).url == f"http://127.0.0.1:{port}"
+
+
+def test_a_stale_process_id_is_neither_believed_nor_hit(make_sandbox):
+    running = make_sandbox()
+    os.kill(running.endpoint.pid, signal.SIGKILL)
+    assert lifecycle.status(running.directory) is None
+    bystander = proc.start(["sleep", "60"])
+    try:
+        file = running.directory / settings.ENDPOINT
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": bystander.pid}))
+        assert lifecycle.status(running.directory) is None
+        assert lifecycle.stop(running.directory) is False
+        running.restart()
+        assert running.endpoint.pid != bystander.pid
+        # Even a running server's file cannot send a signal to somebody else.
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": bystander.pid}))
+        with pytest.raises(HostError, match="is not the sandbox"):
+            lifecycle.stop(running.directory)
+        with pytest.raises(subprocess.TimeoutExpired):
+            bystander.wait(0.2)
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": running.endpoint.pid}))
+    finally:
+        proc.end(bystander)
+
+
+def test_status_counts_what_is_there(make_sandbox, blocks):
+    running = make_sandbox()
+    raw = running.raw()
+    raw.snapshot({0: blocks(0), 1: blocks(1)})
+    raw.start(VolumeSize=2)
+    status = lifecycle.status(running.directory)
+    assert (status.images, status.snapshots, status.pending_snapshots) == (0, 2, 1)
+    assert (status.volume_bytes, status.allocated_bytes) == (3 << 30, 1 << 20)
+
+
+def test_two_sandboxes_side_by_side(make_sandbox):
+    one, two = make_sandbox("one"), make_sandbox("two")
+    snapshot_id = one.raw().start()
+    assert two.raw().ebs("GET", f"/snapshots/{snapshot_id}/blocks")[0] == 404
+    assert one.endpoint.access_key != two.endpoint.access_key
+
+
+def test_a_broken_state_is_named(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "state.sqlite").write_bytes(b"this is no database" * 100)
+    with pytest.raises(HostError, match=r"failed to start; see .*server\.log: .*not a database"):
+        lifecycle.start(tmp_path / "own")
+    assert lifecycle.status(tmp_path / "own") is None
+
+
+def test_a_missing_extra_is_named_with_its_cure(tmp_path, monkeypatch):
+    broken = tmp_path / "shadow"
+    broken.mkdir()
+    (broken / "cheroot.py").write_text("raise ImportError('no cheroot', name='cheroot')")
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+    with pytest.raises(HostError, match="cheroot") as caught:
+        lifecycle.start(tmp_path / "own")
+    assert caught.value.hint == "pip install 'emi-pipelines[sandbox]'"
+
+
+def test_the_command_line_need_not_wait_for_the_import():
+    script = "import sys, builder.sandbox.lifecycle; print(*sys.modules)"
+    loaded = (
+        proc.run([sys.executable, "-c", script], environment={"PYTHONPATH": str(Path.cwd())}).stdout.decode().split()
+    )
+    assert "builder.sandbox.lifecycle" in loaded
+    assert not {"moto", "boto3", "botocore", "cheroot", "cryptography", "sqlite3", "werkzeug"} & set(loaded)
+
+
+def test_tls_is_trusted_by_the_directorys_authority(make_sandbox, blocks, tmp_path):
+    running = make_sandbox("tls", tls=True)
+    assert running.endpoint.url.startswith("https://127.0.0.1:")
+    assert running.endpoint.ca_file == tmp_path / "tls" / "ca.pem"
+    assert running.client("sts").get_caller_identity()["Account"] == "123456789012"
+    raw = running.raw()
+    assert raw.read(raw.snapshot({5: blocks(5)})) == {5: blocks(5)}
+    before = running.endpoint.ca_file.read_bytes()
+    lifecycle.stop(running.directory)
+    running.restart()
+    assert running.endpoint.ca_file.read_bytes() == before  # who copied the authority keeps trusting
+    assert lifecycle.status(running.directory).snapshots == 1
