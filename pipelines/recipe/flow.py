@@ -157,11 +157,12 @@ class Flow:
         if draft is None:
             return None
         self._used.add(id_)
-        if dot and draft.step and field not in (fields := draft.step.returns.model_fields):
+        fields = [name for name in draft.step.returns.model_fields if name != "kind"] if draft.step else []
+        if dot and draft.step and field not in fields:
             message = f"{draft.step.returns.noun} has no field {quoted(field)}"
             near = closest(field, fields)
             if near is None:
-                message += f"; it has {any_of((f'`{name}`' for name in fields if name != 'kind'), 'and')}"
+                message += f"; it has {any_of((f'`{name}`' for name in fields), 'and')}"
             self._findings.add(node.span, message, where=where, suggestion=near and f"{id_}.{near}")
         return Output(step=id_, field=field if dot else None)
 

@@ -105,5 +105,9 @@ def any_of(words: Iterable[str], conjunction: str = "or") -> str:
 def closest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that was most likely meant, if one is near enough."""
     folded = {candidate.lower().replace("_", "-"): candidate for candidate in known}
-    match = difflib.get_close_matches(word[:100].lower().replace("_", "-"), folded, n=1, cutoff=0.6)
-    return folded[match[0]] if match else None
+    wanted = word[:100].lower().replace("_", "-")
+    matches = difflib.get_close_matches(wanted, folded, n=1, cutoff=0.6)
+    if not matches:  # `size` for `max_size`, where that is the only one
+        holding = [candidate for candidate in folded if wanted in candidate.split("-")]
+        matches = holding if len(holding) == 1 else []
+    return folded[matches[0]] if matches else None

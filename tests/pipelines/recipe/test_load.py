@@ -226,8 +226,8 @@ outputs: {o: snapshot.id}
     assert [(each.where, each.line, each.column, each.suggestion) for each in caught.value.problems] == [
         ("vars.w", 0, 0, None),
         ("vars.v", 2, 11, None),
-        ("steps[0].download.signature.keyrings", 4, 42, "keyring"),
+        ("steps[0].download.signature.keyrings", 4, 44, "keyring"),
         ("steps[1].from", 6, 11, None),
-        ("steps[2].snapshot.tags.a", 7, 24, None),
-        ("outputs.o", 8, 14, None),
+        ("steps[2].snapshot.tags.a", 7, 26, None),
+        ("outputs.o", 8, 14, "snapshot.snapshot_id"),
     ]
