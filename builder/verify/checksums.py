@@ -77,7 +77,7 @@ def parse_sums(data: bytes, name: str, *, source: str) -> Checksum:
     for algorithm in _PREFERRED:
         values = {entry.value for entry in matching if entry.algorithm == algorithm}
         if len(values) > 1:
-            places = ", ".join(sorted({repr(entry.name) for entry in matching}))
+            places = ", ".join(sorted({repr(entry.name) if entry.name else "no name" for entry in matching}))
             raise InputError(f"{source} has {len(values)} different {algorithm} checksums of {name!r} ({places})")
         if values:
             return Checksum(algorithm=algorithm, value=values.pop(), source=source)

@@ -102,13 +102,13 @@ def _judge(status: str, what: str) -> Signer:
         # An unknown key beside a good signature is no reason: publishers sign with old and new keys for a while.
         if word[0] in _REASONS and not (word[0] == "ERRSIG" and good):
             raise SignatureInvalid(f"{what}: {_reason(word, words)}")
-    if not good or not valid:
+    if not good or len(good) != len(valid):
         raise SignatureInvalid(f"{what}: there is no signature in it")
-    # VALIDSIG: fingerprint, date, timestamp, expiry, version, reserved, key algorithm, hash algorithm, class, primary.
-    hash_algorithm, primary = valid[0][8], valid[0][-1]
-    if hash_algorithm in _WEAK_HASHES:
-        raise SignatureInvalid(f"{what}: the signature rests on {_WEAK_HASHES[hash_algorithm]}, which can be forged")
-    return Signer(fingerprint=primary, user=" ".join(good[0][2:]))
+    for named, proven in zip(good, valid, strict=True):
+        # VALIDSIG: fingerprint, date, timestamp, expiry, version, reserved, key and hash algorithm, class, primary key
+        if proven[8] not in _WEAK_HASHES:
+            return Signer(fingerprint=proven[-1], user=" ".join(named[2:]))
+    raise SignatureInvalid(f"{what}: the signature rests on {_WEAK_HASHES[valid[0][8]]}, which can be forged")
 
 
 def _reason(word: Sequence[str], words: Sequence[Sequence[str]]) -> str:
