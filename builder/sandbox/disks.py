@@ -165,8 +165,15 @@ class Disks:
         directory.mkdir(exist_ok=True)
 
     def create(self, name: str, blocks: int, parent: Disk | None) -> Disk:
-        """Make a disk. A crash before its record is committed leaves an orphan for `sweep`."""
-        return Disk.create(self._directory / name, blocks, parent)
+        """Make a disk. A crash before its record is committed leaves an orphan for `sweep`.
+
+        Raises OSError with EFBIG when the filesystem holds no file of that size (ext4: 16 TiB).
+        """
+        try:
+            return Disk.create(self._directory / name, blocks, parent)
+        except OSError:
+            self.remove(name)
+            raise
 
     def open(self, name: str, blocks: int) -> Disk:
         """Open a disk whose record exists."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from dataclasses import dataclass, field
@@ -63,9 +64,7 @@ class Starter:
         parent = self._parent(caller, wish)
         snapshot_id = new_id("snap")
         # The disk first, its record last: a crash in between leaves an orphan that the next start sweeps away.
-        self._cloud.disks.create(
-            snapshot_id, blocks_of(wish.volume_size), self._cloud.disk(parent) if parent is not None else None
-        )
+        self._make_disk(snapshot_id, wish, parent)
         snapshot = Snapshot(
             snapshot_id=snapshot_id,
             account=caller.account,
@@ -94,6 +93,16 @@ class Starter:
         with self._cloud.state.lock:
             self._cloud.state.put(*records)
         return rest_json.answer(answer, status=201)
+
+    def _make_disk(self, snapshot_id: str, wish: _Wish, parent: Snapshot | None) -> None:
+        source = self._cloud.disk(parent) if parent is not None else None
+        try:
+            self._cloud.disks.create(snapshot_id, blocks_of(wish.volume_size), source)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            message = f"The sandbox's filesystem holds no file of {wish.volume_size} GiB."
+            raise _invalid(message, "INVALID_VOLUME_SIZE") from error
 
     def _parent(self, caller: Caller, wish: _Wish) -> Snapshot | None:
         if wish.parent_id is None:

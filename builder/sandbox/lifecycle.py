@@ -86,7 +86,11 @@ def stop(directory: Path, *, timeout: float = 30) -> bool:
         # Not `_find`: one that hangs is ended as well.
         if not _is_serving(directory):
             return False
-        _end(directory, _endpoint(directory).pid)
+        try:
+            _end(directory, _endpoint(directory).pid)
+        except FileNotFoundError:
+            message = f"the sandbox in {directory} is starting at this moment"
+            raise BusyError(message, hint="try again in a second") from None
         return True
 
 
