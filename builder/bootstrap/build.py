@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from builder.bootstrap import disk, install
+from builder.bootstrap import disk
+from builder.bootstrap.install import Supply, check_host, install, remove
 from builder.bootstrap.system import System, finish
 from builder.bootstrap.tree import Tree
 from builder.progress import SILENT, Progress
 from builder.units import format_size
 
 
-def build(system: System, target: Path, *, scratch: Path, cache: Path | None = None, progress: Progress = SILENT) -> None:
+def build(system: System, supply: Supply, target: Path, *, scratch: Path, progress: Progress = SILENT) -> None:
     """Make a bootable raw image of `system` at `target`, a sparse file.
 
     The same system from the same state of its archive gives the same bytes, for root and for others. `scratch` is a
-    directory for the work, emptied before and after; `cache` keeps downloaded packages. Raises ToolMissing and HostError
+    directory for the work, emptied before and after. Raises ToolMissing and HostError
     before anything is downloaded, later UsageError (it does not fit), ToolFailed, DiskFull. A crash leaves files in
     `scratch` and perhaps an unfinished `target`, and no process and no mount.
     """
-    install.check_host()
-    install.remove(scratch)
+    check_host()
+    remove(scratch)
     scratch.mkdir(parents=True)
     archive = scratch / "system.tar"
-    install.install(system, archive, cache=cache, scratch=scratch, progress=progress)
+    install(system, supply, archive, scratch=scratch, progress=progress)
     tree = Tree(scratch / "contents")
     tree.unpack(archive)
     archive.unlink()
@@ -32,4 +33,4 @@ def build(system: System, target: Path, *, scratch: Path, cache: Path | None = N
     data = format_size(sum(node.size for node in tree))
     progress.note(f"writing the disk: {packages} packages, {len(tree)} files, {data}")
     disk.write(system, tree, target, scratch=scratch)
-    install.remove(scratch)
+    remove(scratch)

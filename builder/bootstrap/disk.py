@@ -53,15 +53,20 @@ def _partition(disk: Path, identity: Identity) -> None:
     arguments: list[str] = []
     for number, place, kind, name in table:
         arguments += [f"--new={number}:{place}", f"--typecode={number}:{kind}"]
-        arguments += [f"--partition-guid={number}:{identity.uuid(f'partition {name}')}", f"--change-name={number}:{name}"]
+        arguments += [
+            f"--partition-guid={number}:{identity.uuid(f'partition {name}')}",
+            f"--change-name={number}:{name}",
+        ]
     proc.run(["sgdisk", "--clear", f"--disk-guid={identity.uuid('disk')}", *arguments, disk])
 
 
 def _make_esp(system: System, tree: Tree, disk: Path, identity: Identity, scratch: Path) -> None:
     clock = {"SOURCE_DATE_EPOCH": str(system.epoch), "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1", "MTOOLSRC": "/dev/null"}
     proc.run(
-        ["mkfs.vfat", "-F", "32", "-s", "1", "-n", ESP_LABEL, "-i", identity.volume_id()]
-        + ["--offset", str(_ESP.start // grub.SECTOR), disk, str(len(_ESP) // 1024)],
+        [
+            *("mkfs.vfat", "--invariant", "-F", "32", "-s", "1", "-n", ESP_LABEL, "-i", identity.volume_id()),
+            *("--offset", str(_ESP.start // grub.SECTOR), disk, str(len(_ESP) // 1024)),
+        ],
         environment=clock,
     )
     loader = scratch / "BOOTX64.EFI"  # the name firmware looks for on a removable disk (UEFI 2.10, 3.5.1.1)

@@ -49,8 +49,11 @@ def make(tree: Tree, place: Place, *, label: str, uuid: str, epoch: int, scratch
     clock = {"E2FSPROGS_FAKE_TIME": str(epoch), "SOURCE_DATE_EPOCH": str(epoch), "MKE2FS_CONFIG": "/dev/null"}
     options = f"offset={place.offset},hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=1,nodiscard"
     proc.run(
-        ["mke2fs", "-q", "-F", "-t", "ext4", "-O", _FEATURES, "-b", str(BLOCK), "-I", "256", "-i", str(_INODE_RATIO)]
-        + ["-L", label, "-U", uuid, "-E", options, str(place.disk), f"{place.size // 1024}k"],
+        [
+            *("mke2fs", "-q", "-F", "-t", "ext4", "-O", _FEATURES, "-b", str(BLOCK), "-I", "256"),
+            *("-i", str(_INODE_RATIO), "-L", label, "-U", uuid, "-E", options),
+            *(place.disk, f"{place.size // 1024}k"),
+        ],
         environment=clock,
     )
     script = scratch / "ext4.debugfs"

@@ -68,7 +68,7 @@ menuentry '{system.distribution.capitalize()} {system.suite}, Linux {version}' {
 
 
 def boot_sector(mbr: bytes, boot_image: bytes, core_sector: int) -> bytes:
-    """Return the disk's first sector with boot.img's code, which loads the sector `core_sector`; `mbr` keeps its table."""
+    """Return the disk's first sector: boot.img's code, which loads sector `core_sector`, and the table of `mbr`."""
     code = bytearray(boot_image[:SECTOR])
     code[_BPB] = mbr[_BPB]
     struct.pack_into("<Q", code, _KERNEL_SECTOR, core_sector)

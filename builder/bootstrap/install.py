@@ -11,18 +11,15 @@ Signatures are apt's business: it trusts the host's keyring for the suite, or `k
 from __future__ import annotations
 
 import getpass
-import io
 import os
 import re
-import shlex
-import tarfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from builder import proc
-from builder.bootstrap import grub
-from builder.bootstrap.system import BASE, System, early_files
-from builder.durable import translate_disk_full
+from builder.bootstrap import hooks
+from builder.bootstrap.system import BASE, System
 from builder.errors import HostError
 from builder.progress import Progress
 
@@ -48,26 +45,36 @@ def check_host() -> None:
             )
 
 
-def install(system: System, archive: Path, *, cache: Path | None, scratch: Path, progress: Progress) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Supply:
+    """How this host gets at the packages; none of it is seen in the image.
+
+    `cache` keeps packages, `mirrors` are pairs of a URL's prefix and what to read instead, `keyring` replaces the keys
+    that the host's apt trusts.
+    """
+
+    cache: Path | None = None
+    mirrors: Sequence[tuple[str, str]] = ()
+    keyring: Path | None = None
+
+
+def install(system: System, supply: Supply, archive: Path, *, scratch: Path, progress: Progress) -> None:
     """Write the installed system as a tar at `archive`.
 
-    Packages are kept in `cache`, and taken from it when apt finds there what its signed index names. Raises
+    Raises
     ToolFailed with the last of apt's words, DiskFull. A crash leaves files in `scratch` and no process; `remove` clears
     scratch, whoever the files belong to.
     """
     temporary = scratch / "installing"
     temporary.mkdir(parents=True)
-    overlay = scratch / "early.tar"
-    _write_overlay(system, overlay)
-    loader = scratch / "boot-loader.sh"
-    loader.write_text(grub.INSTALL)
+    hooks.write(system, scratch / "hooks", cache=supply.cache)
 
     def heard(line: str) -> None:
         if line.startswith("I: ") and not _NOISE.search(line):
             progress.note(line.removeprefix("I: ").removesuffix("..."))
 
     proc.follow(
-        [*_namespaces(), *_command(system, archive, scratch, cache)],
+        [*_namespaces(), *_command(system, supply, archive, scratch / "hooks")],
         heard=heard,
         environment={
             "SOURCE_DATE_EPOCH": str(system.epoch),
@@ -90,39 +97,15 @@ def _namespaces() -> Sequence[str]:
     return ("unshare", *user, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 
 
-def _command(system: System, archive: Path, scratch: Path, cache: Path | None) -> Sequence[str]:
-    packages = [*BASE[system.distribution], *system.packages]
-    hooks = [f'--essential-hook=tar -C "$1" -xf {shlex.quote(str(scratch / "early.tar"))}']
-    if cache:
-        cache.mkdir(parents=True, exist_ok=True)
-        hooks += _cache_hooks(shlex.quote(str(cache)))
-    hooks.append(f'--customize-hook=chroot "$1" sh < {shlex.quote(str(scratch / "boot-loader.sh"))}')
-    if any(re.match(r"(file|copy):", mirror) for mirror in system.mirrors):
-        hooks.append(f"--hook-directory={_LOCAL_MIRROR_HOOKS}")
+def _command(system: System, supply: Supply, archive: Path, hooks: Path) -> Sequence[str]:
+    sources = [source.through(supply.mirrors) for source in system.sources]
+    local = any(source.uri.startswith(("file:", "copy:")) for source in sources)
     return [
         *("mmdebstrap", "--mode=root", "--format=tar", "--architectures=amd64", f"--variant={system.variant}"),
-        f"--components={','.join(system.components)}",
-        f"--include={','.join(packages)}",
-        *([f"--keyring={system.keyring}"] if system.keyring else []),
-        *hooks,
-        *("--", system.suite, str(archive), *system.mirrors),
+        f"--include={','.join([*BASE[system.distribution], *system.packages])}",
+        *([f"--keyring={supply.keyring}"] if supply.keyring else []),
+        *([f"--hook-directory={_LOCAL_MIRROR_HOOKS}"] if local else []),
+        f"--hook-directory={hooks}",
+        "--skip=essential/unlink",  # or the essential packages would be gone before the cache can keep them
+        *("--", system.suite, str(archive), *map(str, sources)),
     ]
-
-
-def _cache_hooks(cache: str) -> Sequence[str]:
-    inside = '"$1"/var/cache/apt/archives'
-    return (
-        "--skip=essential/unlink",  # or the essential packages would be gone before they are kept
-        f"--setup-hook=mkdir -p {inside}; find {cache} -name '*.deb' -exec cp -t {inside} {{}} +",
-        # Under another name first: a crash must not leave half a package under its own.
-        f"--customize-hook=for deb in {inside}/*.deb; do name=$(basename \"$deb\"); "
-        f'test -e {cache}/"$name" || {{ cp "$deb" {cache}/.new-$$ && mv {cache}/.new-$$ {cache}/"$name"; }}; done',
-    )
-
-
-def _write_overlay(system: System, overlay: Path) -> None:
-    with translate_disk_full(overlay), tarfile.open(overlay, "w", format=tarfile.PAX_FORMAT) as tar:
-        for path, text in early_files(system).items():
-            member = tarfile.TarInfo(path)
-            member.size, member.mode, member.mtime = len(text.encode()), 0o644, system.epoch
-            tar.addfile(member, io.BytesIO(text.encode()))

@@ -1,4 +1,4 @@
-"""What is to be installed, and what turns a bare installation into a machine image. Plain values; no process runs here."""
+"""What is to be installed, and what turns an installation into a machine image. Plain values; no process runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
+from builder.bootstrap.archive import Distribution, Source
 from builder.bootstrap.tree import Node, Tree
 
-Distribution = Literal["debian", "ubuntu"]
 Variant = Literal["minbase", "important", "standard"]
 
 # What an image needs to boot, to grow and to be reached, by distribution.
@@ -38,11 +37,9 @@ class System:
 
     distribution: Distribution
     suite: str
-    mirrors: Sequence[str] = ()  # as mmdebstrap takes them; none: its own choice for the suite
-    components: Sequence[str] = ("main",)
+    sources: Sequence[Source]  # where its packages come from, now and in the guest
     packages: Sequence[str] = ()
     variant: Variant = "important"
-    keyring: Path | None = None
     hostname: str = "localhost"
     label: str = "rootfs"
     kernel_arguments: str = ""
@@ -51,9 +48,8 @@ class System:
 
     def identity(self, tree: Tree) -> Identity:
         """Return the identifiers of a disk of this system with those files: other inputs, other identifiers."""
-        described = {**asdict(self), "keyring": None}
         installed = (tree.read("var/lib/dpkg/status") or b"").decode(errors="surrogateescape")
-        return Identity(seed=json.dumps([described, installed], sort_keys=True))
+        return Identity(seed=json.dumps([asdict(self), installed], sort_keys=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +101,8 @@ def finish(system: System, tree: Tree) -> None:
     """Turn the installed tree into an image's: no secrets, no traces of the build, no byte that depends on its time."""
     tree.remove(_is_trace)
     epoch = system.epoch
+    sources = "".join(f"{source}\n" for source in system.sources)
+    tree.write("etc/apt/sources.list", sources.encode(), mtime=epoch)
     tree.write("etc/machine-id", b"", mtime=epoch)  # systemd makes one at first boot
     if tree.get("usr/lib/systemd/systemd-resolved"):
         tree.symlink("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf", mtime=epoch)
