@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
+import os
 import re
+import sqlite3
 import time
 from urllib.parse import urlencode
 
 import pytest
 
 from builder.digest import BLOCK
+from builder.sandbox import lifecycle
 
 FOREIGN = "snap-0123456789abcdef0"
 
@@ -367,3 +371,23 @@ def test_completing_amid_puts_seals_exactly_what_was_acknowledged(sandbox, block
     raw.wait(snapshot_id)
     assert raw.read(snapshot_id) == {number: data[number] for number in accepted}
     assert len(accepted) == sealed
+
+
+def test_a_snapshot_that_nobody_writes_to_ends_in_error(make_sandbox, blocks, code_of):
+    """Timeout is ten minutes at least, so the record is made older while nobody serves it."""
+    running = make_sandbox()
+    snapshot_id = running.raw().start(Timeout=10)
+    running.raw().put(snapshot_id, 0, blocks(0))
+    lifecycle.stop(running.directory)
+    long_ago = time.time() - 601
+    with contextlib.closing(sqlite3.connect(running.directory / "state.sqlite")) as database, database:
+        database.execute("update record set body = json_set(body, '$.start_time', ?)", (long_ago,))
+    os.utime(running.directory / "disks" / snapshot_id / "data", (long_ago, long_ago))
+    running.restart()
+    raw, ec2 = running.raw(), running.client("ec2")
+    (snapshot,) = ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
+    assert (snapshot["State"], snapshot["StateMessage"]) == ("error", "No block was written for 10 minutes.")
+    for answer in (raw.put(snapshot_id, 1, blocks(1)), raw.complete(snapshot_id, 1)):
+        assert answer[:3] == (400, "ValidationException", "WRITE_REQUEST_TIMEOUT")
+    ec2.delete_snapshot(SnapshotId=snapshot_id)
+    assert lifecycle.status(running.directory).snapshots == 0
