@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from builder.cloud.claims import Claim
-from builder.errors import CloudNotFound, InternalError
+from builder.errors import CloudFailed, CloudNotFound, InternalError
 from builder.guest.edit import Outcome, edit_image
 from builder.guest.edit import Plan as GuestPlan
 from builder.guest.overlay import Layer
@@ -134,6 +134,12 @@ class Realiser:
                 how = "adopted"
             try:
                 artifact = step.finish(options, inputs, effect, cloud, work)
+            except CloudFailed as error:
+                # Removed before it is given up: a crash between the two finds it gone, which is the next case.
+                step.discard(effect, cloud)
+                journal.write(key, generation, Abandon(why=error.message), run=self.run)
+                _empty(scratch)
+                raise
             except CloudNotFound as error:
                 # What we began was deleted by someone else: claim anew, once, so that nothing loops for ever.
                 journal.write(key, generation, Abandon(why=error.message), run=self.run)

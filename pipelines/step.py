@@ -167,7 +167,7 @@ class CloudStep(Step[Opts]):
 
     @abstractmethod
     def calls(self, options: Opts) -> Sequence[Call]:
-        """Return every kind of API call that find, start, finish and present may make."""
+        """Return every kind of API call that preflight, find, start, finish and present may make."""
 
     def preflight(self, options: Opts, cloud: Cloud) -> None:
         """Raise now, before anything is spent, what `start` would be refused for later. Only reads."""
@@ -183,6 +183,9 @@ class CloudStep(Step[Opts]):
     @abstractmethod
     def finish(self, options: Opts, inputs: Inputs, effect: str, cloud: Cloud, work: Work) -> AnyArtifact:
         """Bring it to its final state and return it; re-entrant, repeating no finished work."""
+
+    def discard(self, effect: str, cloud: Cloud) -> None:
+        """Remove what has failed for good and will never be finished, so that nothing is left behind."""
 
     @abstractmethod
     def present(self, artifact: AnyArtifact, cloud: Cloud) -> bool:

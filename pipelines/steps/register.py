@@ -113,6 +113,10 @@ class RegisterStep(CloudStep[RegisterOptions]):
             image_id=effect, name=record.name, region=cloud.region, snapshot_ids=tuple(record.snapshot_ids)
         )
 
+    def discard(self, effect: str, cloud: Cloud) -> None:
+        """Deregister the image that failed; it would keep its name taken."""
+        cloud.deregister_image(effect)
+
     def present(self, artifact: AnyArtifact, cloud: Cloud) -> bool:
         """Say whether the cloud still has the image, available."""
         assert isinstance(artifact, MachineImage)

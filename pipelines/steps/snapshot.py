@@ -112,6 +112,10 @@ class SnapshotStep(CloudStep[SnapshotOptions]):
             verified=options.verify,
         )
 
+    def discard(self, effect: str, cloud: Cloud) -> None:
+        """Delete the snapshot that failed."""
+        cloud.delete_snapshot(effect)
+
     def present(self, artifact: AnyArtifact, cloud: Cloud) -> bool:
         """Say whether the cloud still has the snapshot, whole."""
         assert isinstance(artifact, Snapshot)
