@@ -53,13 +53,11 @@ class Monitor:
                 return said["return"]
 
     def wait_for(self, name: str, matches: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Return once the event `name` whose data `matches` has come; an earlier one counts. Raises GuestError."""
-        seen = 0
+        """Take the first event `name` whose data `matches`, come already or still to come. Raises GuestError."""
         while True:
-            while seen < len(self.events):
-                event = self.events[seen]
-                seen += 1
+            for event in self.events:
                 if event["event"] == name and matches(event.get("data", {})):
+                    self.events.remove(event)
                     return
             said = self._read()
             if "event" in said:

@@ -48,7 +48,8 @@ class Session:
         binding = _binding()
         self.calls: Counter[str] = Counter()  # of libguestfs, by name
         self.seconds: defaultdict[str, float] = defaultdict(float)  # spent in them
-        self._limit = launch_limit
+        self.limit = _CALL_LIMIT  # for one call, in seconds
+        self._launch_limit = launch_limit
         self._directory = Path(tempfile.mkdtemp(prefix="emi-guest-"))
         # A thread of its own: so Ctrl-C gets through while a call waits, and libguestfs keeps its error handler by
         # thread and writes to standard error from any but the one that made the handle.
@@ -86,12 +87,12 @@ class Session:
         """Wait for the launch to end and return how many seconds it took. Raises GuestError: failed, or too slow."""
         if not self._open:
             raise GuestError("the appliance was closed")
-        left = self._began + self._limit - time.monotonic()
+        left = self._began + self._launch_limit - time.monotonic()
         try:
             took = self._launch.result(max(left, 0))
         except TimeoutError:
             self._kill()
-            raise GuestError(f"the appliance did not start within {self._limit:g} s and was ended") from None
+            raise GuestError(f"the appliance did not start within {self._launch_limit:g} s and was ended") from None
         except RuntimeError as error:
             raise GuestError(
                 f"the appliance did not start: {_first_line(error)}",
@@ -119,8 +120,10 @@ class Session:
         place: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi.0", "scsi-id": 0, "drive": "image", "id": "image"}
         monitor.execute("device_add", place | {"werror": "report", "rerror": "report"})
         self._await_plugged()
-        # The name appears before the partitions are read; this waits for that, and for udev.
-        self.call("blockdev_rereadpt", DEVICE)
+        # The name appears before the partitions are read; this waits for that, and for udev. Refused (busy) only where
+        # they were read and taken up already, as LVM does; a dead appliance says so again at the next call.
+        with suppress(GuestError):
+            self.call("blockdev_rereadpt", DEVICE)
 
     def detach(self) -> None:
         """Flush the image, unplug it and close its file: when this returns, qemu has written all it will ever write.
@@ -137,7 +140,7 @@ class Session:
         monitor.execute("blockdev-del", {"node-name": "image"})
         self._raise_write_errors()
 
-    def call(self, name: str, *arguments: object, limit: float = _CALL_LIMIT, **options: object) -> Any:
+    def call(self, name: str, *arguments: object, **options: object) -> Any:
         """Make one libguestfs call and return its result; it is counted in `calls`.
 
         Raises GuestError with libguestfs' own words, or when there was no answer within `limit` seconds: then the
@@ -147,11 +150,11 @@ class Session:
         method = getattr(self._handle, name)
         began = time.monotonic()
         try:
-            return self._worker.begin(lambda: method(*arguments, **options)).result(limit)
+            return self._worker.begin(lambda: method(*arguments, **options)).result(self.limit)
         except TimeoutError:
             self._kill()
-            raise GuestError(f"the appliance did not answer {name} within {limit:g} s and was ended") from None
-        except (RuntimeError, OSError) as error:
+            raise GuestError(f"the appliance did not answer {name} within {self.limit:g} s and was ended") from None
+        except (RuntimeError, OSError, ValueError) as error:
             self._raise_write_errors()
             raise GuestError(f"{name} failed in the guest: {_first_line(error)}") from error
         finally:

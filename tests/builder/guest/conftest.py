@@ -119,6 +119,11 @@ class Disks:
 
 
 @pytest.fixture
+def part() -> type[Part]:
+    return Part
+
+
+@pytest.fixture
 def disks(tmp_path) -> Disks:
     return Disks(tmp_path)
 
