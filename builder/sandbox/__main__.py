@@ -19,7 +19,6 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tls", action="store_true")
-    parser.add_argument("--settle", type=float, default=None, help="seconds that snapshots and images stay pending")
     parser.add_argument("--detach", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -48,8 +47,7 @@ def _serve(options: argparse.Namespace, told: int | None) -> None:
             os.write(told, b"ready")
             os.close(told)
 
-    kept = {} if options.settle is None else {"settle": options.settle}
-    server.serve(options.directory.resolve(), port=options.port, tls=options.tls, ready=ready, **kept)
+    server.serve(options.directory.resolve(), port=options.port, tls=options.tls, ready=ready)
 
 
 def _detach() -> int:

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from builder import durable
 from builder.digest import BLOCK
 
 ABSENT, INHERITED, WRITTEN = 0, 1, 2
@@ -152,9 +153,11 @@ class Disk:
         return count, aggregate.digest()
 
     def sync(self) -> None:
-        """Return when everything put so far is on the disk."""
+        """Return when everything put so far is on the disk, and the names by which it is found."""
         for descriptor in (self._data, self._sums, self._map):
             os.fsync(descriptor)
+        durable.fsync_directory(self.directory)
+        durable.fsync_directory(self.directory.parent)
 
 
 class Disks:

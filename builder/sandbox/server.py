@@ -38,14 +38,11 @@ HOST = "127.0.0.1"
 _THREADS = 40  # the fastest of those measured; idle keep-alive connections take none
 _IDLE = 300  # seconds until an idle connection is closed
 _BACKLOG = 512
-SETTLE = 0.3  # seconds a sealed snapshot and a registered image stay pending
 
 log = logging.getLogger(__name__)
 
 
-def serve(
-    directory: Path, *, port: int = 0, tls: bool = False, settle: float = SETTLE, ready: Callable[[], None]
-) -> None:
+def serve(directory: Path, *, port: int = 0, tls: bool = False, ready: Callable[[], None]) -> None:
     """Serve `directory` for good; call `ready` once requests are answered.
 
     `port` 0 means the one it had last, or any that is free. Raises BusyError when another process serves the
@@ -61,7 +58,7 @@ def serve(
     bound: int = server.bind_addr[1]
     if tls:
         server.ssl_adapter = _Adapter(certificates.ensure(directory))
-    cloud = Cloud(state, Disks(directory / "disks"), settle=settle, address=f"{HOST}:{bound}")
+    cloud = Cloud(state, Disks(directory / "disks"), settle=chosen.settle, address=f"{HOST}:{bound}")
     tokens = Tokens(bytes.fromhex(chosen.key))
     server.wsgi_app = App(directory, cloud, [Ec2(cloud), EbsDirect(cloud, tokens), Sts()])
     settings.remember_port(directory, chosen, bound)

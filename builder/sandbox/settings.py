@@ -20,13 +20,18 @@ DEFAULT_REGION = "us-east-1"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The directory's own facts. `key` (hex) signs block and page tokens."""
+    """The directory's own facts.
+
+    `key` (hex) signs block and page tokens; `settle` is how many seconds a sealed snapshot and a registered image stay
+    pending.
+    """
 
     access_key: str
     secret_key: str
     region: str
     key: str
     port: int = 0
+    settle: float = 0.3
 
 
 def load(directory: Path) -> Settings:
@@ -40,15 +45,16 @@ def load(directory: Path) -> Settings:
         region=DEFAULT_REGION,
         key=secrets.token_hex(32),
     )
-    _save(directory, settings)
+    save(directory, settings)
     return settings
 
 
 def remember_port(directory: Path, settings: Settings, port: int) -> None:
     """Write down which port the directory is served on, so that the next start asks for it again."""
     if settings.port != port:
-        _save(directory, replace(settings, port=port))
+        save(directory, replace(settings, port=port))
 
 
-def _save(directory: Path, settings: Settings) -> None:
+def save(directory: Path, settings: Settings) -> None:
+    """Write the settings down; a server that runs reads them at its next start."""
     durable.write_file(directory / SETTINGS, json.dumps(asdict(settings), indent=1).encode())

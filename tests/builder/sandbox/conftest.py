@@ -10,6 +10,7 @@ import random
 import re
 import ssl
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -19,7 +20,7 @@ from botocore.config import Config  # noqa: TID251 - as above
 
 from builder import pool
 from builder.digest import BLOCK
-from builder.sandbox import lifecycle
+from builder.sandbox import lifecycle, settings
 
 
 class Raw:
@@ -137,7 +138,9 @@ def block(seed):
 class Sandbox:
     """One directory and its server, with clients made on demand."""
 
-    def __init__(self, directory: Path, **options):
+    def __init__(self, directory: Path, *, settle=0.02, **options):
+        directory.mkdir(exist_ok=True)
+        settings.save(directory, replace(settings.load(directory), settle=settle))
         self.directory = directory
         self.options = options
         self.endpoint = lifecycle.start(directory, **options)

@@ -74,7 +74,11 @@ def test_defaults_are_those_of_ec2(ec2, wish, completed):
     assert image["BlockDeviceMappings"][0]["Ebs"] == expected | {"Encrypted": False}
 
 
-def test_an_image_is_pending_before_it_is_available(ec2, wish):
+def test_an_image_is_pending_before_it_is_available(make_sandbox):
+    running = make_sandbox(settle=2)
+    ec2, snapshot_id = running.client("ec2"), running.raw().snapshot({})
+    devices = [{"DeviceName": ROOT, "Ebs": {"SnapshotId": snapshot_id}}]
+    wish = {"Name": "slow", "RootDeviceName": ROOT, "BlockDeviceMappings": devices}
     image_id = ec2.register_image(**wish)["ImageId"]
     assert described(ec2, image_id)["State"] == "pending"
     ec2.get_waiter("image_available").wait(ImageIds=[image_id], WaiterConfig={"Delay": 1})

@@ -14,7 +14,6 @@ def pair(sandbox, blocks):
     raw = sandbox.raw(region=region)
     done = raw.snapshot({0: blocks(1)}, Description="done", Tags=[{"Key": "emi:claim", "Value": "one"}])
     pending = raw.start(VolumeSize=3, Description="pending", Tags=[{"Key": "emi:claim", "Value": "two"}])
-    raw.ebs("PUT", f"/snapshots/{pending}/blocks/0", b"")
     return sandbox.client("ec2", region_name=region), (done, pending)
 
 
