@@ -9,6 +9,7 @@ from builder.errors import FormatRefused, HostError
 from builder.image import qemu
 from builder.image.identify import identify
 from builder.image.identity import Format, Identity, require_safe
+from builder.image.memory import keep_freed_memory
 from builder.image.qcow2 import Qcow2Reader
 from builder.image.qcow2_header import HEAD, read_header
 from builder.image.raw import RawReader, window
@@ -32,6 +33,7 @@ def open_image(
     to a raw file in `scratch`, unlinked as soon as it is open, so that a crash leaves at most `emi-*.raw` there.
     Raises FormatRefused, InputError, and from qemu DiskFull and ToolFailed.
     """
+    keep_freed_memory()
     if backing is not None:
         return _open_overlay(path, format, backing)
     if format == "raw":
