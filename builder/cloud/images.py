@@ -15,10 +15,7 @@ _GONE = frozenset({"deregistered"})  # a describe may show it for a while
 def is_available(record: ImageRecord) -> bool:
     """Say whether an image is available. Raises CloudFailed, with the cloud's reason, when it never will be."""
     if record.state in _FAILED:
-        raise CloudFailed(
-            f"image {record.image_id} is {record.state}: {record.state_reason or 'no reason given'}",
-            hint=f"Deregister {record.image_id}, which holds the name, then `emi resume`.",
-        )
+        raise CloudFailed(f"image {record.image_id} is {record.state}: {record.state_reason or 'no reason given'}")
     if record.state in _GONE:
         raise CloudNotFound(f"image {record.image_id} is {record.state}")
     return record.state == AVAILABLE

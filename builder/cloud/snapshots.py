@@ -81,7 +81,7 @@ def verify(
     if found.content != content:
         raise CloudFailed(
             f"snapshot {snapshot_id} does not hold what was sent: {found.content} was read back instead of {content}",
-            hint=f"Do not use {snapshot_id}; `emi resume` makes another.",
+            hint="Do not use it; `emi resume` makes another.",
         )
 
 
