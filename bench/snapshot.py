@@ -3,10 +3,10 @@
     (a)  qemu-img convert to raw, then every block of it through boto3's put_snapshot_block, 64 threads
     (b)  the same, all-zero blocks left out
 
-Each way is a process of its own, start-up included; ways take turns, the median of the rounds counts. Measured against a
-sink (nginx that answers 201 and keeps nothing), where the client is what limits, and once against the sandbox, where the
-server does. The image is the demo's (`emi run recipes/debian-12.yaml` makes or finds it), or the raw disk named as the
-argument.
+Each way is a process of its own, start-up included; ways take turns, the median of the rounds counts. Measured against
+a sink (nginx that answers 201 and keeps nothing), where the client is what limits, and once against the sandbox, where
+the server does. The image is the demo's (`emi run recipes/debian-12.yaml` makes or finds it), or the raw disk named as
+the argument.
 """
 
 from __future__ import annotations
@@ -282,8 +282,10 @@ def prepare(raw: Path, directory: Path) -> tuple[Path, Path, Path, int]:
     subprocess.run(["qemu-img", "resize", "-q", "-f", "qcow2", large, "64G"], check=True)
     with open_image(link, "raw") as reader:
         blocks = sum(1 for index in data_blocks(reader) if not is_zero(reader.pread(BLOCK, index * BLOCK)))
-        print(f"{raw.name}: {reader.virtual_size >> 20} MiB disk, {blocks} blocks of 512 KiB hold data,"
-              f" qcow2 {small.stat().st_size / MB:.0f} MB; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+        print(
+            f"{raw.name}: {reader.virtual_size >> 20} MiB disk, {blocks} blocks of 512 KiB hold data,"
+            f" qcow2 {small.stat().st_size / MB:.0f} MB; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        )
     return link, small, large, blocks
 
 
