@@ -21,7 +21,7 @@ from builder.fetch import Web, resolve
 
 Distribution = Literal["debian", "ubuntu"]
 ARCHITECTURE = "amd64"
-_LINE = re.compile(r"deb\s+(?:(\[[^]]*\])\s+)?(\S+)\s+(\S+)((?:\s+[\w./-]+)*)\s*")
+_LINE = re.compile(r"deb[ \t]+(?:(\[[^]\n]*\])[ \t]+)?(\S+)[ \t]+(\S+)((?:[ \t]+[\w./-]+)*)[ \t]*")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,9 @@ _TAKE_CACHED = """\
 set -e
 mkdir -p "$1/var/cache/apt/archives"
 find {cache} -name '*.deb' -exec cp -t "$1/var/cache/apt/archives" {{}} +
-printf '%s' 'APT::Update::Post-Invoke {{ "sh {keep_signed}"; }};' >"$1/etc/apt/apt.conf.d/00keep-signed"
+cat >"$1/etc/apt/apt.conf.d/00keep-signed" <<'END'
+APT::Update::Post-Invoke {{ "sh {keep_signed}"; }};
+END
 cat >{keep_signed} <<END
 set -e
 cd "$1/var/cache/apt/archives"
