@@ -80,66 +80,56 @@ def make(options: RegisterOptions, source: Snapshot, claim: Claim, cloud: Aws, w
     return made
 
 
+FULL = {
+    "description": "d",
+    "boot_mode": "uefi",
+    "tpm": "v2.0",
+    "sriov": True,
+    "volume_type": "gp3",
+    "volume_size": 3,
+    "delete_on_termination": False,
+    "root_device": "/dev/sda1",
+    "block_devices": (
+        Device(device_name="/dev/sdb", volume_size=7, volume_type="gp2"),
+        Device(device_name="/dev/sdc", virtual_name="ephemeral0"),
+    ),
+    "tags": {"Name": "n"},
+}
+SEEN = {
+    "Description": "d",
+    "Architecture": "x86_64",
+    "VirtualizationType": "hvm",
+    "RootDeviceName": "/dev/sda1",
+    "RootDeviceType": "ebs",
+    "BootMode": "uefi",
+    "EnaSupport": True,
+    "SriovNetSupport": "simple",
+    "ImdsSupport": "v2.0",
+    "TpmSupport": "v2.0",
+    "State": "available",
+    "Public": False,
+}
+ROOT_VOLUME = {"VolumeSize": 3, "VolumeType": "gp3", "DeleteOnTermination": False, "Encrypted": False}
+SECOND_VOLUME = {"VolumeSize": 7, "VolumeType": "gp2", "DeleteOnTermination": True, "Encrypted": False}
+
+
 def test_every_field_reaches_the_cloud(cloud, calls, source, work, name):
-    options = RegisterOptions(
-        name=name,
-        description="d",
-        boot_mode="uefi",
-        tpm="v2.0",
-        sriov=True,
-        volume_type="gp3",
-        volume_size=3,
-        delete_on_termination=False,
-        root_device="/dev/sda1",
-        block_devices=(
-            Device(device_name="/dev/sdb", volume_size=7, volume_type="gp2"),
-            Device(device_name="/dev/sdc", virtual_name="ephemeral0"),
-        ),
-        tags={"Name": "n"},
-    )
+    options = RegisterOptions(name=name, **FULL)
     made = make(options, source, Claim(name), cloud, work)
     assert made == MachineImage(
         image_id=made.image_id, name=name, region="us-east-1", snapshot_ids=(source.snapshot_id,)
     )
     assert set(calls()) == {str(call) for call in STEP.calls(options)}
     (seen,) = cloud._pages("DescribeImages", "Images", ImageIds=[made.image_id])
-    root = {
-        "DeviceName": "/dev/sda1",
-        "Ebs": {
-            "SnapshotId": source.snapshot_id,
-            "VolumeSize": 3,
-            "VolumeType": "gp3",
-            "DeleteOnTermination": False,
-            "Encrypted": False,
-        },
-    }
-    second = {
-        "DeviceName": "/dev/sdb",
-        "Ebs": {"VolumeSize": 7, "VolumeType": "gp2", "DeleteOnTermination": True, "Encrypted": False},
-    }
-    third = {"DeviceName": "/dev/sdc", "VirtualName": "ephemeral0"}
-    assert seen["BlockDeviceMappings"] == [root, second, third]
-    expected = {
-        "Name": name,
-        "Description": "d",
-        "Architecture": "x86_64",
-        "VirtualizationType": "hvm",
-        "RootDeviceName": "/dev/sda1",
-        "RootDeviceType": "ebs",
-        "BootMode": "uefi",
-        "EnaSupport": True,
-        "SriovNetSupport": "simple",
-        "ImdsSupport": "v2.0",
-        "TpmSupport": "v2.0",
-        "State": "available",
-        "Public": False,
-    }
-    assert {field: seen.get(field) for field in expected} == expected
-    assert {tag["Key"]: tag["Value"] for tag in seen["Tags"]} == {
-        "Name": "n",
-        RECIPE_TAG: "test",
-        TAG: Claim(name).token,
-    }
+    assert {field: seen.get(field) for field in SEEN} == SEEN
+    assert seen["Name"] == name
+    assert seen["BlockDeviceMappings"] == [
+        {"DeviceName": "/dev/sda1", "Ebs": {**ROOT_VOLUME, "SnapshotId": source.snapshot_id}},
+        {"DeviceName": "/dev/sdb", "Ebs": SECOND_VOLUME},
+        {"DeviceName": "/dev/sdc", "VirtualName": "ephemeral0"},
+    ]
+    tags = {tag["Key"]: tag["Value"] for tag in seen["Tags"]}
+    assert tags == {"Name": "n", RECIPE_TAG: "test", TAG: Claim(name).token}
     assert STEP.present(made, cloud)
     deregister(cloud, made.image_id)
     assert not STEP.present(made, cloud)
