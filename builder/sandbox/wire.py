@@ -97,7 +97,7 @@ class Request:
         return bool(count == len(buffer))
 
     def drain(self) -> None:
-        """Read what is left of the body, so that the connection can carry the next request."""
+        """Read what is left of the body, piece by piece; cheroot would, but all of it into memory."""
         while self._unread > 0 and (piece := self._environ["wsgi.input"].read(min(self._unread, _PIECE))):
             self._unread -= len(piece)
 

@@ -164,9 +164,9 @@ class Sandbox:
         self.endpoint = lifecycle.start(self.directory, **self.options)
 
     def resident(self):
-        """Return the server's resident memory in MiB."""
+        """Return the server's resident memory in MiB, now and at its highest."""
         status = Path(f"/proc/{self.endpoint.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+        return [int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024 for name in ("VmRSS", "VmHWM")]
 
 
 @pytest.fixture(scope="module")

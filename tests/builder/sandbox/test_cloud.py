@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.sandbox.cloud import Cloud, blocks_of, new_id
+from builder import pool
+from builder.sandbox.cloud import Cloud, Writers, blocks_of, new_id
 from builder.sandbox.disks import Disks
 from builder.sandbox.records import BlockDevice, ClientToken, Image, Snapshot, from_json, to_json
 from builder.sandbox.state import State
@@ -105,6 +106,44 @@ def test_ids_are_ec2s_long_form():
     ids = {new_id("snap") for _ in range(1000)}
     assert len(ids) == 1000
     assert all(len(one) == len("snap-") + 17 and set(one[5:]) <= set("0123456789abcdef") for one in ids)
+
+
+def test_sealing_waits_for_the_puts_in_flight_and_holds_back_the_next():
+    writers, order = Writers(), []
+    may_end = pool.Lock()
+    may_end.acquire()
+
+    def put(index, name):
+        with writers.writing(index):
+            if name == "first":
+                order.append("first in")
+                may_end.acquire()
+            order.append(name)
+
+    def seal():
+        with writers.sealing():
+            order.append("sealed")
+            time.sleep(0.05)
+            order.append("seal over")
+
+    first = pool.Background(lambda: put(0, "first"))
+    while not order:
+        time.sleep(0.001)
+    same = pool.Background(lambda: put(0, "second"))  # waits for the first, being of the same block
+    other = pool.Background(lambda: put(1, "other"))
+    other.result(10)  # another block does not
+    sealing = pool.Background(seal)
+    time.sleep(0.05)
+    late = pool.Background(lambda: put(2, "late"))
+    time.sleep(0.05)
+    assert order == ["first in", "other"]
+    may_end.release()
+    for work in (first, same, sealing, late):
+        work.result(10)
+    start = order.index("sealed")
+    assert order[start : start + 2] == ["sealed", "seal over"]
+    assert order.index("first") < min(start, order.index("second"))
+    assert sorted(order) == ["first", "first in", "late", "other", "seal over", "sealed", "second"]
 
 
 def test_more_snapshots_than_open_files(cloud):

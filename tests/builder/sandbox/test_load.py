@@ -51,15 +51,27 @@ def test_memory_is_flat_over_a_gibibyte(make_sandbox, blocks):
 
     snapshot_id = raw.start()
     fill(snapshot_id, 0, 256)  # every thread has its buffer by now
-    before = running.resident()
+    before, _ = running.resident()
     fill(snapshot_id, 256, 2048)
     assert raw.complete(snapshot_id, 2048)[0] == 202
     raw.wait(snapshot_id)
     tokens = raw.list(f"/snapshots/{snapshot_id}/blocks")
     assert len(tokens) == 2048
-    assert running.resident() - before < 48
+    now, highest = running.resident()
+    assert now - before < 48
+    assert highest - before < 64
     assert running.client("ec2").delete_snapshot(SnapshotId=snapshot_id)
     assert list((running.directory / "disks").iterdir()) == []
+
+
+def test_a_large_body_that_is_refused_is_not_held_in_memory(make_sandbox):
+    running = make_sandbox()
+    raw = running.raw()
+    assert raw.call("GET", "/bucket", service="s3")[0] == 501
+    before, _ = running.resident()
+    assert raw.call("PUT", "/bucket/key", bytes(256 << 20), service="s3")[0] == 501
+    assert running.resident()[1] - before < 48
+    assert raw.call("GET", "/bucket", service="s3")[0] == 501  # on the same connection
 
 
 def test_a_client_that_stalls_holds_nobody_up(make_sandbox, blocks, headers_for):
