@@ -99,6 +99,7 @@ def emi(server: Server, image: Path) -> dict[str, Any]:
                 puts[0] += 1
 
     cloud = Aws(server.settings(), on_call=count)
+    cloud._blocks()  # noqa: SLF001 - loads botocore, which counts for the whole and not for each put
     with (
         tempfile.TemporaryDirectory() as scratch,
         open_image(image, "raw" if image.suffix == ".raw" else None) as reader,
