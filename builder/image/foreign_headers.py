@@ -14,7 +14,8 @@ import uuid
 from builder.image.identity import Header, Read, shown, size_dangers
 
 _SECTOR = 512
-_VMDK = struct.Struct("<4sIIQQQQIQQQ")  # magic … grain_offset, 72 bytes
+_VMDK = struct.Struct("<4sIIQQQQIQQQ")  # magic … overHead, 72 bytes
+_VMDK_TABLES = 1 << 20  # grain tables; the largest sparse VMDK (2 TiB) has 65536
 _VMDK_DESCRIPTOR = 20 * _SECTOR
 _VMDK_EXTENT = re.compile(rb'^\s*(?:RW|RDONLY|NOACCESS)\s+\d+\s+(\w+)(?:\s+"([^"\n]*)")?', re.MULTILINE)
 _GD_AT_END = (1 << 64) - 1
@@ -42,22 +43,50 @@ def vmdk(read: Read, size: int) -> Header:
     head = read(0, _SECTOR)
     if len(head) < _SECTOR:
         return Header(noun="a VMDK image", dangers=("its header is cut off",))
-    _, version, _, capacity, _, desc_at, desc_size, _, _, gd_at, overhead = _VMDK.unpack_from(head)
+    _, version, _, capacity, grain, desc_at, desc_size, per_table, _, gd_at, overhead = _VMDK.unpack_from(head)
     found = size_dangers(capacity * _SECTOR)
     if version not in (1, 2, 3):
         found.append(f"its version is {version}")
+    if grain < 8 or per_table != 512 or capacity > _VMDK_TABLES * grain * per_table:
+        found.append(f"its header claims absurd tables (grains of {grain} sectors, {per_table} in a table)")
     if overhead * _SECTOR > size:
         found.append("it is shorter than its own tables: the file may be cut off")
     if gd_at == _GD_AT_END:
-        footer = read(max(0, size - 2 * _SECTOR), _SECTOR)
-        if footer[:4] != b"KDMV" or _VMDK.unpack_from(footer)[3] != capacity:
+        head = read(max(0, size - 2 * _SECTOR), _SECTOR)
+        if head[:4] != b"KDMV" or _vmdk_shape(head) != (capacity, grain, per_table):
             found.append("its footer does not match its header: the file may be cut off")
     # qemu looks for a parent in the 20 sectors after the header, whatever the header says about them.
     text = read(_SECTOR, _VMDK_DESCRIPTOR)
     if desc_at:
         text += b"\n" + read(desc_at * _SECTOR, min(desc_size * _SECTOR, _VMDK_DESCRIPTOR))
     found += _vmdk_text_dangers(text)
+    # qemu reads what lies beyond the end of the file as zeros, and says nothing.
+    if not found and _vmdk_data_end(head, read, size) > size:
+        found.append("it is shorter than the data it has: the file may be cut off")
     return Header(noun="a VMDK image", virtual_size=capacity * _SECTOR, dangers=tuple(found))
+
+
+def _vmdk_shape(head: bytes) -> tuple[int, int, int]:
+    _, _, _, capacity, grain, _, _, per_table, _, _, _ = _VMDK.unpack_from(head)
+    return capacity, grain, per_table
+
+
+def _vmdk_data_end(head: bytes, read: Read, size: int) -> int:
+    """Return the byte after the last grain's first sector, from all grain tables; more than `size` when cut off."""
+    capacity, grain, per_table = _vmdk_shape(head)
+    gd_at = _VMDK.unpack_from(head)[9]
+    tables = -(-capacity // (grain * per_table))
+    if gd_at * _SECTOR + tables * 4 > size:
+        return size + 1
+    directory = struct.unpack(f"<{tables}I", read(gd_at * _SECTOR, tables * 4))
+    used = sorted({at for at in directory if at})
+    last = max(used, default=0)
+    for at in used:
+        table = read(at * _SECTOR, per_table * 4)
+        if len(table) < per_table * 4:
+            return size + 1
+        last = max(last, *struct.unpack(f"<{per_table}I", table))
+    return (last + 1) * _SECTOR
 
 
 def _vmdk_text_dangers(text: bytes) -> list[str]:

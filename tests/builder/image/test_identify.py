@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from builder.errors import FormatRefused, InputError
+from builder.errors import FormatRefused, InputError, ToolFailed
+from builder.image.convert import convert
 from builder.image.identify import identify, require_safe
 
 CONTENT = bytes(range(256)) * 64
@@ -233,6 +234,8 @@ HOSTILE = {
     "vmdk-capacity": ("vmdk", "", poke(12, little(1 << 54)), "it claims a disk of 9223372036854775808 bytes"),
     "vmdk-footer": ("vmdk", "", poke(56, b"\xff" * 8), "its footer does not match"),
     "vmdk-version": ("vmdk", "", poke(4, little(9, 4)), "its version is 9"),
+    "vmdk-grain": ("vmdk", "", poke(20, little(1)), "absurd tables (grains of 1 sectors, 512 in a table)"),
+    "vmdk-tables": ("vmdk", "", poke(44, little(1, 4)), "absurd tables (grains of 128 sectors, 1 in a table)"),
     "vmdk-overhead": ("vmdk", "", poke(64, little(1 << 40)), "it is shorter than its own tables"),
     "vdi-parent": ("vdi", "", poke(440, b"\x01" * 16), "it names a parent image"),
     "vdi-differencing": ("vdi", "", poke(76, little(4, 4)), "it is a differencing image"),
@@ -299,3 +302,17 @@ def test_a_cut_off_header_is_refused_or_no_image(
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(FormatRefused):
         require_safe(identify(path))
+
+
+@pytest.mark.parametrize("options", ["vmdk", "vmdk,subformat=streamOptimized", "vdi", "vpc", "vhdx"])
+def test_a_cut_off_image_does_not_become_one_with_zeros(
+    options: str, tmp_path: Path, make_disk: Callable[..., Path], tool: Callable[..., str]
+) -> None:
+    image_format, _, said = options.partition(",")
+    path = tmp_path / "disk.img"
+    tool("qemu-img", "convert", "-f", "raw", "-O", image_format, *(["-o", said] if said else []), make_disk(), path)
+    whole = path.read_bytes()
+    for quarter in (1, 2, 3):
+        path.write_bytes(whole[: len(whole) * quarter // 4])
+        with pytest.raises((FormatRefused, ToolFailed)):
+            convert(path, tmp_path / "out.raw")
