@@ -38,6 +38,7 @@ HOST = "127.0.0.1"
 _THREADS = 40  # the fastest of those measured; idle keep-alive connections take none
 _IDLE = 300  # seconds until an idle connection is closed
 _BACKLOG = 512
+_WATCH = 2  # seconds between looks at whether the directory is still there
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def serve(directory: Path, *, port: int = 0, tls: bool = False, ready: Callable[
     settings.remember_port(directory, chosen, bound)
     _announce(directory, chosen, bound, tls=tls)
     pool.Background(lambda: query.service("ec2"))  # so that the first call of EC2 need not wait for it
+    pool.Background(lambda: _end_with(directory, lock))
     ready()
     try:
         server.serve()
@@ -82,6 +84,19 @@ def _lock(directory: Path) -> IO[bytes]:
         else:
             return lock
     raise BusyError(f"another process serves {directory}")
+
+
+def _end_with(directory: Path, lock: IO[bytes]) -> None:
+    """End the process once the directory is gone, or another in its place: nobody could find or stop us any more."""
+    ours = os.fstat(lock.fileno()).st_ino
+    while True:
+        time.sleep(_WATCH)
+        try:
+            if (directory / settings.SERVING).stat().st_ino == ours:
+                continue
+        except FileNotFoundError:
+            pass
+        os._exit(0)
 
 
 def _bind(port: int, last: int) -> Server:

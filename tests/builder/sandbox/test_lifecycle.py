@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess  # noqa: TID251 - a process of another kind under a recorded id
@@ -94,6 +95,17 @@ def test_a_server_that_hangs_is_ended(make_sandbox):
     os.kill(endpoint.pid, signal.SIGSTOP)
     assert lifecycle.stop(endpoint.directory) is True
     assert lifecycle.status(endpoint.directory) is None
+
+
+def test_a_server_ends_with_its_directory(make_sandbox):
+    running = make_sandbox()
+    ended = os.pidfd_open(running.endpoint.pid)
+    running.directory.rename(running.directory.with_name("moved"))
+    assert select.select([ended], [], [], 30)[0]
+    os.close(ended)
+    running.directory.with_name("moved").rename(running.directory)
+    running.restart()
+    assert answers(running.endpoint)
 
 
 def test_a_port_taken_meanwhile_is_replaced_and_a_wanted_one_is_an_error(make_sandbox):
