@@ -93,7 +93,7 @@ class Session:
         except TimeoutError:
             self._kill()
             raise GuestError(f"the appliance did not start within {self._launch_limit:g} s and was ended") from None
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise GuestError(
                 f"the appliance did not start: {_first_line(error)}",
                 hint="`emi doctor` tests it; `libguestfs-test-tool` shows where it stops.",
@@ -171,7 +171,8 @@ class Session:
             self._monitor.close()
         closing: Pending[None] = self._worker.begin(self._handle.close)
         self._worker.end()
-        closing.result(_CALL_LIMIT)
+        with suppress(TimeoutError):  # qemu is dead; nobody is helped by an error about that
+            closing.result(_CALL_LIMIT)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _kill(self) -> None:
