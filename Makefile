@@ -27,6 +27,7 @@ lock: setup ## pin the Python packages anew, with hashes
 	@tools/lock.sh
 
 bench: setup ## the benchmarks, each beside a named peer
+	@tools/setup.sh --bench
 	@tools/bench.sh
 
 clean: ## remove what make and the tests left in the tree (not EMI_HOME)

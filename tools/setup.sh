@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what is missing to run, test and develop emi: Debian packages, then .venv. Safe to repeat, and instant when
-# nothing is missing: then it needs neither root nor the network.
+# nothing is missing: then it needs neither root nor the network. With --bench, also what only benchmarks need.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -22,8 +22,9 @@ fail() {
 # Two `make` at once: the second waits for the first. --close keeps the lock from daemons that packages start.
 if [ "${1-}" != --locked ]; then
     mkdir -p .cache
-    exec flock --close .cache/setup.lock sh tools/setup.sh --locked
+    exec flock --close .cache/setup.lock sh tools/setup.sh --locked "$@"
 fi
+[ "${2-}" = --bench ] && last='$' || last='/^# to bench/' # line of the package list to read up to
 
 kernel_here() {
     for kernel in /boot/vmlinuz-*; do
@@ -38,7 +39,7 @@ installed() { # PACKAGE
 }
 
 missing_packages() {
-    sed 's/[[:space:]]*#.*//; /^$/d' "$packages_file" | while read -r package; do
+    sed "1,$last!d" "$packages_file" | sed 's/[[:space:]]*#.*//; /^$/d' | while read -r package; do
         installed "$package" || printf '%s ' "$package"
     done
 }

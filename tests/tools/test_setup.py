@@ -57,11 +57,11 @@ class Machine:
             "dpkg-query", f'case "$*" in {"|".join("*" + name for name in packages)}) exit 1;; esac\nprintf installed'
         )
 
-    def setup(self) -> Ended:
+    def setup(self, *words: str) -> Ended:
         """Run the script; `calls` are those of apt-get, without its standing options, and of pip and sudo."""
         self.notes.unlink(missing_ok=True)
         done = subprocess.run(
-            ["/bin/sh", "tools/setup.sh"],
+            ["/bin/sh", "tools/setup.sh", *words],
             cwd=self.tree,
             env={"PATH": str(self.bin)},
             stdin=subprocess.DEVNULL,
@@ -126,6 +126,12 @@ def test_missing_packages_are_named_with_their_reason_and_installed(ready: Machi
 def test_any_kernel_with_modules_will_do(ready: Machine) -> None:
     ready.lacks("linux-image-cloud-amd64")
     assert ready.setup() == Ended(0, "", [])  # the machine that runs this test has one, or no appliance would start
+
+
+def test_what_only_benchmarks_need_waits_for_them(ready: Machine) -> None:
+    ready.lacks("nginx-light")
+    assert ready.setup().calls == []
+    assert ready.setup("--bench").calls == [f"{INSTALL} --simulate nginx-light", f"{INSTALL} nginx-light"]
 
 
 def test_lists_are_fetched_where_there_are_none(ready: Machine) -> None:
