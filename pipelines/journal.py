@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sql  # noqa: TID251 - this is the door
 
+from builder.cloud.claims import Claim
 from builder.crashpoint import reach
 from builder.errors import DiskFull, HostError
 from pipelines.artifact import ARTIFACT, File, ImageFile, MachineImage, Snapshot
@@ -159,6 +160,12 @@ class Journal:
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()
         return Last(generation=row["generation"], word=_word(row["word"], row["body"])) if row else None
+
+    def finished_claims(self) -> frozenset[str]:
+        """Return the tokens of all claims that came to a Result."""
+        query = sql.select(_words.c.key, _words.c.generation).where(_words.c.word == "result").distinct()
+        with self._engine.connect() as connection:
+            return frozenset(Claim(key, generation).token for key, generation in connection.execute(query))
 
     # What a key was made of
 

@@ -11,7 +11,7 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from builder import durable
 from builder.cloud.api import Call
+from builder.cloud.claims import Claim
 from builder.errors import EmiError, Interrupted, UsageError
 from pipelines import locks
 from pipelines.events import RunFinished, RunStarted, StepFinished, StepProgress, StepStarted, Watcher
@@ -185,7 +186,7 @@ class Runner:
     def _realise(self, run: str, pins: Mapping[str, Any], steps: list[StepFinished]) -> Mapping[str, AnyArtifact]:
         surveyor = Surveyor(recipe=self.recipe, target=self.target, journal=self.journal, store=self.store)
         prospects = surveyor.survey(pins)
-        _preflight(prospects, self.target)
+        self._preflight(prospects)
         results: dict[str, AnyArtifact] = {}
         with Ahead(wanted=_needs_appliance(prospects), cache=self.home.cache) as ahead:
             realiser = Realiser(
@@ -203,6 +204,17 @@ class Runner:
                 steps.append(finished)
                 results[node.id] = finished.result
         return results
+
+    def _preflight(self, prospects: Sequence[Prospect]) -> None:
+        """Let every cloud step that will run refuse now what it would refuse later, before anything is spent."""
+        # A step with a new key makes new inputs for those after it, and what finished under other keys is not theirs.
+        # Without one the inputs may come out as they were (a pruned file is made again), and so may the key.
+        new = any(prospect.key and self.journal.last(prospect.key) is None for prospect in prospects)
+        finished = self.journal.finished_claims() if new else frozenset()
+        for prospect in prospects:
+            step = prospect.node.cloud_step
+            if step and prospect.verdict == "will run":
+                step.preflight(prospect.node.items[0].options, self.target.cloud, _may_be(prospect, finished))
 
     def _one(self, node: Node, realiser: Realiser, results: Mapping[str, AnyArtifact]) -> StepFinished:
         inputs = bind(node, results)
@@ -285,12 +297,13 @@ def pin(recipe: Recipe, outside: Outside) -> Mapping[str, Any]:
     return pins
 
 
-def _preflight(prospects: Sequence[Prospect], target: Target) -> None:
-    """Let every cloud step that will run refuse now what it would refuse later, before anything is spent."""
-    for prospect in prospects:
-        step = prospect.node.cloud_step
-        if step and prospect.verdict == "will run":
-            step.preflight(prospect.node.items[0].options, target.cloud)
+def _may_be(prospect: Prospect, finished: Collection[str]) -> Callable[[str], bool]:
+    """Return how to tell whether a claim's token may be that of the prospect; an empty token is nobody's."""
+    if prospect.key is None:
+        return lambda token: bool(token) and token not in finished
+    # Its key is known and the survey found nothing under its claim; a lagging describe may have hidden it.
+    mine = Claim(prospect.key).token
+    return lambda token: token == mine
 
 
 def _needs_appliance(prospects: Sequence[Prospect]) -> bool:

@@ -10,7 +10,7 @@ A step is stateless. Everything it may know comes as an argument: its options, i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -169,8 +169,11 @@ class CloudStep(Step[Opts]):
     def calls(self, options: Opts) -> Sequence[Call]:
         """Return every kind of API call that preflight, find, start, finish and present may make."""
 
-    def preflight(self, options: Opts, cloud: Cloud) -> None:
-        """Raise now, before anything is spent, what `start` would be refused for later. Only reads."""
+    def preflight(self, options: Opts, cloud: Cloud, may_be_ours: Callable[[str], bool]) -> None:
+        """Raise now, before anything is spent, what `start` would be refused for later. Only reads.
+
+        `may_be_ours` says whether a claim's token may still turn out to be this step's, so that `start` would adopt.
+        """
 
     @abstractmethod
     def find(self, options: Opts, inputs: Inputs, claim: Claim, cloud: Cloud) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -90,11 +90,10 @@ class RegisterStep(CloudStep[RegisterOptions]):
         """Return every kind of API call that the step may make."""
         return (Call("ec2", "DescribeImages"), Call("ec2", "RegisterImage"))
 
-    def preflight(self, options: RegisterOptions, cloud: Cloud) -> None:
-        """Raise CloudConflict when something else than emi has an image of that name."""
+    def preflight(self, options: RegisterOptions, cloud: Cloud, may_be_ours: Callable[[str], bool]) -> None:
+        """Raise CloudConflict when an image that will not be adopted has the name."""
         holder = cloud.image_by_name(options.name)
-        # One with a claim may be what a run whose journal is lost left for us to adopt: `start` can tell, this cannot.
-        if holder is not None and TAG not in holder.tags:
+        if holder is not None and not may_be_ours(holder.tags.get(TAG, "")):
             raise taken_by(holder)
 
     def find(self, options: RegisterOptions, inputs: Inputs, claim: Claim, cloud: Cloud) -> str | None:

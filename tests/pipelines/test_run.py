@@ -119,6 +119,18 @@ def test_a_foreign_image_of_that_name_is_refused_before_anything_is_uploaded(emi
     assert calls_made(emi, since) <= {"ec2:DescribeImages", "ec2:DescribeSnapshots"}
 
 
+def test_a_name_that_an_older_build_has_is_refused_before_the_build(emi, recipe, words, tiny_disk, tmp_path) -> None:
+    first = emi.run(recipe, *words)["outputs"]
+    other = tmp_path / "other.raw"
+    other.write_bytes(b"\1" + tiny_disk.read_bytes()[1:])
+    since = audit.position(emi.home / "sandbox")
+    done = emi("run", recipe, "--var", f"disk={other}")
+    assert done.code == 7
+    assert f"is taken by {first['image']}" in done.err
+    assert "download: starts" not in done.err
+    assert "ebs:StartSnapshot" not in calls_made(emi, since)
+
+
 def test_a_second_run_is_refused_by_name_of_the_holder_or_waits(emi, recipe, words) -> None:
     first = emi.start("run", recipe, *words, "--json", EMI_STOP_AT="after ebs:StartSnapshot")
     try:

@@ -150,7 +150,7 @@ def test_what_is_ours_is_adopted_by_find_and_by_name(cloud, calls, source, work,
     assert make(options, source, mine, cloud, work) == made
     assert calls().count("ec2:RegisterImage") == 1
     assert STEP.start(options, Inputs(source=source), mine, cloud, work) == made.image_id
-    STEP.preflight(options, cloud)  # it carries a claim: perhaps ours
+    STEP.preflight(options, cloud, bool)  # it carries a claim: perhaps ours
 
 
 def test_a_foreign_image_of_that_name_is_refused_before_anything_is_spent(cloud, source, work, name):
@@ -159,13 +159,13 @@ def test_a_foreign_image_of_that_name_is_refused_before_anything_is_spent(cloud,
     ])["ImageId"])  # fmt: skip
     options = RegisterOptions(name=name)
     for attempt in (
-        lambda: STEP.preflight(options, cloud),
+        lambda: STEP.preflight(options, cloud, bool),
         lambda: STEP.start(options, Inputs(source=source), Claim(name), cloud, work),
     ):
         with pytest.raises(CloudConflict, match=f"taken by {foreign} of account 123456789012"):
             attempt()
     assert STEP.find(options, Inputs(), Claim(name), cloud) is None
-    STEP.preflight(RegisterOptions(name=f"{name} too"), cloud)
+    STEP.preflight(RegisterOptions(name=f"{name} too"), cloud, bool)
 
 
 def test_an_image_of_another_step_of_ours_is_not_taken_over(cloud, source, work, name):
