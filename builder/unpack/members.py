@@ -31,6 +31,8 @@ class Choice:
     def takes(self, member: str, kind: Kind, size: int, target: str = "") -> bool:
         """Say whether this member is the one. Raises ArchiveRefused if it must not be, or if it is the second one."""
         shown = repr(member)
+        if not member:
+            raise ArchiveRefused(f"{self._name} holds a member without a name: refused")
         # Nothing is ever written under a member's name; but an archive with such a name was made to harm.
         if member.startswith("/") or ".." in member.split("/") or re.match(r"[A-Za-z]:[\\/]|\\", member):
             raise ArchiveRefused(f"{self._name} holds {shown}, a name that leads out of the archive: refused")

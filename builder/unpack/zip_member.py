@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,6 +18,8 @@ _UNIX = 3  # APPNOTE.TXT 4.4.2: the upper half of the external attributes is st_
 _ENCRYPTED = 0x1  # APPNOTE.TXT 4.4.4
 # LZMA's header in a zip may ask for 4 GiB of memory; the others are not in Python's library.
 _METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated", zipfile.ZIP_BZIP2: "bzip2"}
+# What Python's library raises for headers that contradict each other, beside its own error.
+_DAMAGES = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, IndexError, RuntimeError)
 _OTHERS = {9: "deflate64", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd"}
 
 
@@ -31,13 +34,13 @@ def extract(path: Path, choice: Choice, sink: Callable[[bytes], None], name: str
                 with archive.open(info) as content:
                     while data := content.read(_READ):
                         sink(data)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+    except _DAMAGES as error:
         raise ArchiveRefused(f"{name}: damaged zip archive ({error})", hint=DAMAGED) from error
     return member
 
 
 def _kind(info: zipfile.ZipInfo) -> Kind:
-    if info.is_dir():
+    if info.filename.endswith("/"):
         return "directory"
     mode = info.external_attr >> 16
     if info.create_system != _UNIX or not stat.S_IFMT(mode) or stat.S_ISREG(mode):
