@@ -207,9 +207,13 @@ class Runner:
 
     def _preflight(self, prospects: Sequence[Prospect]) -> None:
         """Let every cloud step that will run refuse now what it would refuse later, before anything is spent."""
-        # A step with a new key makes new inputs for those after it, and what finished under other keys is not theirs.
-        # Without one the inputs may come out as they were (a pruned file is made again), and so may the key.
-        new = any(prospect.key and self.journal.last(prospect.key) is None for prospect in prospects)
+        # A source or a cloud step with a new key makes something new, and what finished before is not for those after it.
+        # A step between may hand its input on as it was (an edit that finds nothing to do), and keys come out the same.
+        new = any(
+            prospect.key and self.journal.last(prospect.key) is None
+            for prospect in prospects
+            if prospect.node.source is None or prospect.node.cloud_step
+        )
         finished = self.journal.finished_claims() if new else frozenset()
         for prospect in prospects:
             step = prospect.node.cloud_step
