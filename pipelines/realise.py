@@ -217,7 +217,7 @@ def _edits_of(item: StepItem) -> GuestPlan:
 
 def _tell(node: Node, outcomes: list[Outcome], progress: Progress) -> None:
     for item, outcome in zip(node.items, outcomes, strict=True):
-        progress.note(f"{item.id}: {outcome}")
+        progress.note(f"{item.id}: {outcome}" if len(node.items) > 1 else str(outcome))
 
 
 def _empty(scratch: Path) -> None:

@@ -207,8 +207,8 @@ class Runner:
 
     def _preflight(self, prospects: Sequence[Prospect]) -> None:
         """Let every cloud step that will run refuse now what it would refuse later, before anything is spent."""
-        # A source or a cloud step with a new key makes something new, and what finished before is not for those after it.
-        # A step between may hand its input on as it was (an edit that finds nothing to do), and keys come out the same.
+        # A source or a cloud step with a new key makes something new, and what finished before is not for those after
+        # it. A step between may hand its input on as it was (an edit that finds nothing to do): the same keys again.
         new = any(
             prospect.key and self.journal.last(prospect.key) is None
             for prospect in prospects
