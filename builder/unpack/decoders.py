@@ -1,12 +1,11 @@
 """Decompressed bytes as a stream: gz, xz, bz2 and zst, whole or refused, in memory that does not grow with the file.
 
-Each format's fastest safe library (facts: bench/decompress.py). Not rapidgzip for gz: it takes a truncated file for a
-finished one, and needs 2.5 GB for a gigabyte-sized run of zeros; isal is as fast on two cores.
+Each format's fastest safe library (bench/decompress.py). Not rapidgzip for gz: it takes a file that is cut off for a
+whole one, and needed 2.5 GB of memory for 4 GiB of zeros; isal is as fast on two cores.
 """
 
 from __future__ import annotations
 
-import bz2
 import lzma
 import os
 from collections.abc import Callable
@@ -23,7 +22,7 @@ Compression = Literal["gz", "bz2", "xz", "zst"]
 
 DAMAGED = "Download it again; if the publisher's own file is damaged, tell them."
 _INPUT = 256 * 1024  # bytes per read of the compressed file
-_MAGICS: dict[Compression, bytes] = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"}
+_MAGICS: dict[Compression, bytes] = {"gz": b"\x1f\x8b", "xz": b"\xfd7zXZ\0"}
 # xz -9 needs 65 MiB, zstd --ultra -22 128 MiB; a header may ask for gigabytes.
 _XZ_MEMORY = 256 << 20
 _ZSTD_WINDOW = 128 << 20
@@ -45,7 +44,7 @@ class Decoder(Protocol):
 
 
 class _Member(Protocol):
-    """What bz2, lzma and isal have in common: one member of a file of several."""
+    """What lzma and isal have in common: one member of a file of several."""
 
     @property
     def eof(self) -> bool: ...
@@ -62,9 +61,7 @@ def open_decoder(path: Path, compression: Compression, name: str) -> Decoder:
         case "gz":
             return _Members(path, name, "gz", lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP))
         case "bz2":
-            if bzip2.ends_with_its_stream(path):
-                return bzip2.ParallelBzip2(path, name, workers=_cores())
-            return _Members(path, name, "bz2", bz2.BZ2Decompressor)
+            return bzip2.open_bzip2(path, name, workers=_cores())
         case "xz":
             if layout := xz_blocks.layout(path, workers=_cores()):
                 return xz_blocks.ParallelXz(path, name, layout)
