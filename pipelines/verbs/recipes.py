@@ -11,6 +11,7 @@ from typing import Any
 from builder.errors import EmiError, UsageError
 from builder.units import format_size
 from pipelines import ui
+from pipelines.artifact import Snapshot
 from pipelines.events import RunFinished, Watcher
 from pipelines.home import home
 from pipelines.journal import Journal
@@ -19,7 +20,7 @@ from pipelines.recipe import Recipe, load, render
 from pipelines.run import Calls, Outcome, Request, Runner, describe, pin
 from pipelines.step import Outside
 from pipelines.store import FileStore
-from pipelines.targets import choose, open_target
+from pipelines.targets import SANDBOX, choose, open_target
 
 
 def validate(path: Path, variables: Sequence[str]) -> None:
@@ -101,10 +102,10 @@ def _run(request: Request, watch: Watcher, *, wait: bool, as_json: bool) -> None
     )
     outcome = runner.run(wait=wait)
     if not as_json:
-        _summarise(outcome, calls)
+        _summarise(outcome, calls, recipe=request.recipe, cloud=request.cloud)
 
 
-def _summarise(outcome: Outcome, calls: Calls) -> None:
+def _summarise(outcome: Outcome, calls: Calls, *, recipe: Path, cloud: str) -> None:
     ui.say()
     if not calls.mutations() and all(step.how == "done" for step in outcome.steps):
         ui.say("Nothing to do: every step is unchanged, no mutating call was made.")
@@ -116,12 +117,18 @@ def _summarise(outcome: Outcome, calls: Calls) -> None:
         else:
             ui.say(f"{name}: {value}")
     for step in outcome.steps:
+        if isinstance(step.result, Snapshot):
+            proof = f"read back from {step.result.snapshot_id} and equal" if step.result.verified else "not read back"
+            ui.say(f"proven: {step.result.content}" if step.result.verified else f"digest: {step.result.content}")
+            ui.say(f"        {step.result.blocks} blocks of 512 KiB, {proof}")
+    for step in outcome.steps:
         took = "unchanged" if step.how == "done" else f"{step.seconds:8.1f} s  {step.how}"
         ui.say(f"  {step.step:<24} {took}")
     ui.say(f"report: {outcome.report}")
-    ui.say(
-        f"next:   emi status {outcome.run}   emi sandbox status   emi plan RECIPE (shows that nothing is left to do)"
-    )
+    ui.say(f"next:   emi status {outcome.run}   what this run did, again")
+    ui.say(f"        emi plan {recipe}   shows that nothing is left to do")
+    if cloud == SANDBOX:
+        ui.say("        emi sandbox status   what the embedded cloud holds now; emi sandbox stop ends it")
 
 
 @contextmanager
