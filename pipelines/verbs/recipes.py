@@ -37,7 +37,11 @@ def plan(path: Path, variables: Sequence[str], mirrors: Sequence[str], cloud: st
     store = FileStore(where.objects)
     journal = Journal(where.journal)
     outside = Outside(
-        recipe_directory=path.absolute().parent, cache=where.cache, mirrors=_mirrors(mirrors), store=store
+        recipe_directory=path.absolute().parent,
+        cache=where.cache,
+        mirrors=_mirrors(mirrors),
+        store=store,
+        epoch=_epoch(),
     )
     target = open_target(choose(cloud), where)
     prospects = Surveyor(recipe=recipe, target=target, journal=journal, store=store).survey(pin(recipe, outside))
