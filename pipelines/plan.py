@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from builder.cloud.api import Call
@@ -151,13 +151,24 @@ class Surveyor:
     def survey(self, pins: Mapping[str, Any]) -> tuple[Prospect, ...]:
         """Return the prospect of every node."""
         results: dict[str, AnyArtifact] = {}
+        sizes: dict[str, int | None] = {}
         prospects = []
         for node in arrange(self.recipe):
             prospect = self.prospect(node, bind(node, results), pins)
             if prospect.result:
                 results[node.id] = prospect.result
-            prospects.append(prospect)
+            sizes[node.id] = self._size(prospect, sizes)
+            prospects.append(replace(prospect, expected=sizes[node.id]))
         return tuple(prospects)
+
+    def _size(self, prospect: Prospect, sizes: Mapping[str, int | None]) -> int | None:
+        """Return the bytes of data that the node moves or moved: its own estimate, or those of what it is made from."""
+        if isinstance(prospect.result, File | ImageFile):
+            return self.store.allocated(prospect.result)
+        if Snapshot in prospect.node.items[0].step.accepts:
+            return None  # registering moves none
+        before = sizes.get(prospect.node.source) if prospect.node.source else None
+        return prospect.expected or before
 
     def prospect(self, node: Node, inputs: Inputs | None, pins: Mapping[str, Any]) -> Prospect:
         """Return what will become of one node whose inputs (None: not made yet) are these."""

@@ -62,6 +62,10 @@ class FileStore:
         """Say whether the artifact's file is here, and those its overlay reads from."""
         return all(self.contains(digest) for digest in artifact.digests())
 
+    def allocated(self, artifact: File | ImageFile) -> int:
+        """Return how many bytes of the disk the artifact's files take: its data, without holes."""
+        return sum((self._objects / self.name(digest)).stat().st_blocks * 512 for digest in artifact.digests())
+
     def seal_file(self, path: Path, *, name: str, sha256: str | None = None) -> File:
         """Take a finished file from scratch; `sha256` ('sha256:HEX') when its maker hashed it already.
 
