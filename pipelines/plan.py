@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -223,10 +224,28 @@ def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return, in words, what differs between two ingredient lists."""
     old, new = dict(_leaves(before)), dict(_leaves(now))
     return [
-        f"{path} changed: {_short(old.get(path))} -> {_short(new.get(path))}"
+        f"{_spoken(path)} changed: {_short(old.get(path))} -> {_short(new.get(path))}"
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path)
     ]
+
+
+# How people name the parts of an ingredient list.
+_WORDS = (
+    (re.compile(r"steps\[(\d+)\]\.options\.(.+)"), "option `{1}`"),
+    (re.compile(r"steps\[(\d+)\]\.pins\.(.+)"), "pinned {1}"),
+    (re.compile(r"steps\[(\d+)\]\.revision()"), "emi's own way of doing it"),
+    (re.compile(r"inputs\.(source)\.(.+)"), "the input's {1}"),
+    (re.compile(r"inputs\.(.+)\.([^.]+)"), "`{0}`'s {1}"),
+)
+
+
+def _spoken(path: str) -> str:
+    for pattern, words in _WORDS:
+        found = pattern.fullmatch(path)
+        if found:
+            return words.format(*found.groups())
+    return path
 
 
 def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:

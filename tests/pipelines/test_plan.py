@@ -97,11 +97,11 @@ def source(digest: str) -> dict[str, object]:
 
 
 EXPLANATIONS = [
-    (steps(options={"label": "a"}), steps(options={"label": "b"}), ["steps[0].options.label changed: a -> b"]),
-    (steps(revision=1), steps(revision=2), ["steps[0].revision changed: 1 -> 2"]),
-    (source("x"), source("y"), ["inputs.source.digest changed: x -> y"]),
+    (steps(options={"label": "a"}), steps(options={"label": "b"}), ["option `label` changed: a -> b"]),
+    (steps(revision=1), steps(revision=2), ["emi's own way of doing it changed: 1 -> 2"]),
+    (source("x"), source("y"), ["the input's digest changed: x -> y"]),
     ({"target": "aws/1/a"}, {"target": "aws/1/b"}, ["target changed: aws/1/a -> aws/1/b"]),
-    (steps(pins={}), steps(pins={"etag": "e"}), ["steps[0].pins.etag changed: nothing -> e"]),
+    (steps(pins={}), steps(pins={"etag": "e"}), ["pinned etag changed: nothing -> e"]),
     ({"a": 1}, {"a": 1}, []),
 ]
 

@@ -69,7 +69,7 @@ def test_a_run_makes_the_calls_its_plan_announced_and_an_unchanged_run_changes_n
 def test_a_plan_says_what_changed(emi, recipe, words) -> None:
     emi.run(recipe, *words)
     done = emi("plan", recipe, *words, "--var", "version=2")
-    assert "steps[0].options.description changed: small 1 -> small 2" in done.out
+    assert "option `description` changed: small 1 -> small 2" in done.out
     assert "after snapshot" in done.out
 
 
