@@ -148,11 +148,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         step = fault.trickle or (1 << 20)
         for start in range(0, end, step):
             piece = body[start : min(start + step, end)]
+            seen.sent += len(piece)  # before the write: the client may be done before this thread runs again
             try:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if fault.chunked else piece)
             except OSError:
                 return
-            seen.sent += len(piece)
         if fault.chunked and not stops:
             self.wfile.write(b"0\r\n\r\n")
         if fault.stall is not None:
