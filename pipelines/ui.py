@@ -10,18 +10,22 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from builder.errors import EmiError
 from builder.pool import Lock
@@ -121,6 +125,14 @@ class PlainWatcher:
         return f"{step}: {format_size(self._done[step])}{of}"
 
 
+class _NoteColumn(ProgressColumn):
+    """What the step does now, in the room that the figures leave: they stay readable on 80 columns."""
+
+    def render(self, task: Task) -> Text:
+        """Return the note, cut to its column."""
+        return Text(str(task.fields["note"]), style="dim", no_wrap=True, overflow="ellipsis")
+
+
 class TerminalWatcher:
     """Bars with rate and time left; finished steps stay as lines above them."""
 
@@ -128,14 +140,14 @@ class TerminalWatcher:
         self._console = console
         self._bars: dict[str, TaskID] = {}
         self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", style="dim", markup=False),
+            SpinnerColumn(table_column=_whole()),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12, table_column=_whole()),
+            DownloadColumn(binary_units=True, table_column=_whole()),
+            TransferSpeedColumn(table_column=_whole()),
+            TimeRemainingColumn(compact=True, table_column=_whole()),
+            TimeElapsedColumn(table_column=_whole()),
+            _NoteColumn(),
             console=console,
             transient=True,
         )
@@ -145,7 +157,8 @@ class TerminalWatcher:
         match event:
             case RunStarted():
                 verb = "Resuming" if event.resumed else "Running"
-                self._console.print(f"{verb} [bold]{event.recipe}[/] on {event.target} ({event.run})", highlight=False)
+                line = f"{verb} [bold]{escape(event.recipe)}[/] on {escape(event.target)} ({escape(event.run)})"
+                self._console.print(line, highlight=False)
                 self._progress.start()
             case StepStarted():
                 self._bars[event.step] = self._progress.add_task(event.step, total=None, note=event.why)
@@ -167,12 +180,16 @@ class TerminalWatcher:
         if bar is not None:
             self._progress.remove_task(bar)
         how = "unchanged" if event.how == "done" else f"{event.how} in {event.seconds:.1f} s"
-        line = f"[green]✓[/] [bold]{event.step}[/] {how}: {summary(event.result)}"
+        line = f"[green]✓[/] [bold]{escape(event.step)}[/] {how}: {escape(summary(event.result))}"
         self._console.print(line, highlight=False)
 
     def close(self) -> None:
         """Give the terminal back."""
         self._progress.stop()
+
+
+def _whole() -> Column:
+    return Column(no_wrap=True)
 
 
 class JsonWatcher:
@@ -264,5 +281,5 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         return
     shown = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(Text, row))  # as it is: a name may hold what rich would take for markup
     console.print(shown)
