@@ -131,7 +131,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
+        address = sql.URL.create("sqlite", database=str(path))  # built, not parsed: a path may hold `?`
+        self._engine = sql.create_engine(address, connect_args={"timeout": 60})
         sql.event.listen(self._engine, "connect", _make_durable)
         with self._durably() as connection:
             _tables.create_all(connection)
@@ -157,14 +158,14 @@ class Journal:
     def last(self, key: str) -> Last | None:
         """Return the last word about a key, or None when there is none."""
         query = sql.select(_words).where(_words.c.key == key).order_by(_words.c.id.desc()).limit(1)
-        with self._engine.connect() as connection:
+        with self._looking() as connection:
             row = connection.execute(query).mappings().first()
         return Last(generation=row["generation"], word=_word(row["word"], row["body"])) if row else None
 
     def finished_claims(self) -> frozenset[str]:
         """Return the tokens of all claims that came to a Result."""
         query = sql.select(_words.c.key, _words.c.generation).where(_words.c.word == "result").distinct()
-        with self._engine.connect() as connection:
+        with self._looking() as connection:
             return frozenset(Claim(key, generation).token for key, generation in connection.execute(query))
 
     # What a key was made of
@@ -183,7 +184,7 @@ class Journal:
             .order_by(_ingredients.c.id.desc())
             .limit(1)
         )
-        with self._engine.connect() as connection:
+        with self._looking() as connection:
             found: Mapping[str, Any] | None = connection.execute(query).scalar()
         return found
 
@@ -235,19 +236,19 @@ class Journal:
         wanted = sql.select(_runs.c.run).where((_runs.c.started.in_(newest)) | (_runs.c.status == "running"))
         keys = sql.select(_uses.c.key).where(_uses.c.run.in_(wanted))
         query = sql.select(_words.c.body).where(_words.c.word == "result", _words.c.key.in_(keys))
-        with self._engine.connect() as connection:
+        with self._looking() as connection:
             found = [ARTIFACT.validate_python(body["artifact"]) for body in connection.execute(query).scalars()]
         return {digest for artifact in found for digest in artifact.digests()}
 
     def oldest_running(self) -> float:
         """Return when the oldest run that says it is running began; now, when there is none (epoch seconds)."""
         query = sql.select(sql.func.min(_runs.c.started)).where(_runs.c.status == "running")
-        with self._engine.connect() as connection:
+        with self._looking() as connection:
             found: float | None = connection.execute(query).scalar()
         return found if found is not None else time.time()
 
     def _select_runs(self, query: sql.Select[Any]) -> Sequence[Run]:
-        with self._engine.connect() as connection:
+        with self._looking() as connection:
             return [Run(**row) for row in connection.execute(query).mappings()]
 
     def _update(self, run: str, **values: Any) -> None:
@@ -263,11 +264,25 @@ class Journal:
         except sql.exc.DBAPIError as error:
             raise _translated(error, self._path) from error
 
+    @contextmanager
+    def _looking(self) -> Iterator[sql.Connection]:
+        """A connection to read with, SQLite's errors translated."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except sql.exc.DBAPIError as error:
+            raise _translated(error, self._path) from error
+
 
 def _translated(error: sql.exc.DBAPIError, path: Path) -> HostError:
     said = str(error.orig)
     if "full" in said or "disk I/O" in said:
         return DiskFull(f"no space left for {path}: {said}")
+    if any(damage in said for damage in ("malformed", "not a database", "no such table", "no such column")):
+        return HostError(
+            f"the journal {path} is damaged, or another version's: {said}",
+            hint="Move it away, with its -wal and -shm files, and run again: what is in the cloud is found by its tags.",
+        )
     return HostError(f"cannot use the journal {path}: {said}", hint="Point EMI_HOME at a directory that you can write.")
 
 

@@ -108,8 +108,25 @@ def test_what_a_key_was_made_of_is_remembered_per_step(journal: Journal) -> None
 def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"this is not a database, it only lies where one should be" * 100)
-    with pytest.raises(HostError, match=r"cannot use the journal .*journal\.sqlite"):
+    with pytest.raises(HostError, match=r"the journal .*journal\.sqlite is damaged") as caught:
         Journal(path)
+    assert "Move it away" in str(caught.value.hint)
+
+
+def test_damage_that_a_reader_meets_is_named(tmp_path: Path, journal: Journal) -> None:
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
+        connection.execute("ALTER TABLE words RENAME COLUMN body TO was_body")
+    connection.close()
+    with pytest.raises(HostError, match="another version's"):
+        Journal(tmp_path / "journal.sqlite").last("k")
+
+
+def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a?mode=memory#b%20c" / "journal.sqlite"
+    path.parent.mkdir()
+    Journal(path).close()
+    assert path.is_file()
 
 
 def test_the_journal_is_durable_at_every_commit(tmp_path: Path, journal: Journal) -> None:
