@@ -281,7 +281,7 @@ def _translated(error: sql.exc.DBAPIError, path: Path) -> HostError:
     if any(damage in said for damage in ("malformed", "not a database", "no such table", "no such column")):
         return HostError(
             f"the journal {path} is damaged, or another version's: {said}",
-            hint="Move it away, with its -wal and -shm files, and run again: what is in the cloud is found by its tags.",
+            hint="Move it away with its -wal and -shm files, then run again: what is in the cloud is found by its tags.",
         )
     return HostError(f"cannot use the journal {path}: {said}", hint="Point EMI_HOME at a directory that you can write.")
 
