@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from builder.bootstrap.archive import Distribution, Source
@@ -100,6 +100,10 @@ def early_files(system: System) -> Mapping[str, str]:
 def finish(system: System, tree: Tree) -> None:
     """Turn the installed tree into an image's: no secrets, no traces of the build, no byte that depends on its time."""
     tree.remove(_is_trace)
+    for path in ("var/cache/apt/archives/partial", "var/lib/apt/lists/partial"):
+        # apt gave them to its sandbox user, or did not: that depends on where this host keeps the scratch.
+        if node := tree.get(path):
+            tree.add(replace(node, uid=0, gid=0))
     epoch = system.epoch
     sources = "".join(f"{source}\n" for source in system.sources)
     tree.write("etc/apt/sources.list", sources.encode(), mtime=epoch)

@@ -1,0 +1,64 @@
+"""Nothing that installs outlives the process that asked for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess  # noqa: TID251 - the process to kill is not this one
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from builder.bootstrap.install import check_host, remove
+
+# What install does with mmdebstrap, done with a script that mounts, leaves a daemon behind and would sleep on.
+ASK = """\
+import sys
+from builder import proc
+from builder.bootstrap.install import _namespaces
+script = "mount -t tmpfs none {place} && touch {place}/x && (setsid sleep {mark} &) && echo ready >&2; sleep {mark}"
+proc.follow([*_namespaces(), "sh", "-c", script], heard=lambda line: print(line, flush=True))
+"""
+
+
+def sleepers(mark: str) -> list[str]:
+    """Return the processes that have `mark` for an argument and have not ended."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if mark in words:
+            found.append(process.name)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_bootstrap_leaves_no_process_and_no_mount(tmp_path, number):
+    mark = str(86_400 + os.getpid() + number)
+    script = ASK.format(place=tmp_path, mark=mark)
+    asking = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    with asking:
+        assert asking.stdout.readline() == b"ready\n"
+        assert len(sleepers(mark)) == 2
+        asking.send_signal(number)
+        deadline = time.monotonic() + 30
+        while sleepers(mark) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert sleepers(mark) == []
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_this_host_can(tmp_path):
+    check_host()
+
+
+def test_remove_is_content_with_nothing(tmp_path):
+    remove(tmp_path / "never-made")
+    (tmp_path / "made" / "deep").mkdir(parents=True)
+    remove(tmp_path / "made")
+    assert list(tmp_path.iterdir()) == []
