@@ -162,6 +162,12 @@ class Journal:
             row = connection.execute(query).mappings().first()
         return Last(generation=row["generation"], word=_word(row["word"], row["body"])) if row else None
 
+    def has_effect(self, run: str) -> bool:
+        """Say whether the run began anything in a cloud, that it knows of."""
+        query = sql.select(_words.c.id).where(_words.c.run == run, _words.c.word == "effect").limit(1)
+        with self._looking() as connection:
+            return connection.execute(query).first() is not None
+
     def finished_claims(self) -> frozenset[str]:
         """Return the tokens of all claims that came to a Result."""
         query = sql.select(_words.c.key, _words.c.generation).where(_words.c.word == "result").distinct()
@@ -281,7 +287,7 @@ def _translated(error: sql.exc.DBAPIError, path: Path) -> HostError:
     if any(damage in said for damage in ("malformed", "not a database", "no such table", "no such column")):
         return HostError(
             f"the journal {path} is damaged, or another version's: {said}",
-            hint="Move it away with its -wal and -shm files, then run again: what is in the cloud is found by its tags.",
+            hint="Move it away with its -wal and -shm files, then run again: what the cloud has is found by its tags.",
         )
     return HostError(f"cannot use the journal {path}: {said}", hint="Point EMI_HOME at a directory that you can write.")
 

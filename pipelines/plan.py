@@ -74,7 +74,7 @@ def arrange(recipe: Recipe) -> tuple[Node, ...]:
 
     A guest step joins the one before it when nothing else needs that one's result.
     """
-    users = Counter(needed for item in recipe.steps for needed in _needs(item))
+    users = Counter(needed for item in recipe.steps for needed in needs(item))
     users.update(output.step for output in recipe.outputs.values())
     nodes: list[Node] = []
     for item in recipe.steps:
@@ -92,7 +92,8 @@ def arrange(recipe: Recipe) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def _needs(item: StepItem) -> list[str]:
+def needs(item: StepItem) -> list[str]:
+    """Return the ids of the steps whose results the step takes, once for each use."""
     return [*([item.source] if item.source else []), *item.references.values()]
 
 
@@ -133,7 +134,7 @@ def key_of(made_of: Mapping[str, Any]) -> str:
 
 def bind(node: Node, results: Mapping[str, AnyArtifact]) -> Inputs | None:
     """Return the node's inputs, or None while one of them does not exist yet."""
-    needed = {need for item in node.items for need in _needs(item)} - {item.id for item in node.items}
+    needed = {need for item in node.items for need in needs(item)} - {item.id for item in node.items}
     if not needed <= results.keys():
         return None
     references = {name: results[step] for item in node.items for name, step in item.references.items()}

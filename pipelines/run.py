@@ -11,8 +11,8 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from typing import Any
 from builder import durable
 from builder.cloud.api import Call
 from builder.cloud.claims import Claim
-from builder.errors import EmiError, Interrupted, UsageError
+from builder.errors import EmiError, HostError, InputError, InternalError, Interrupted, UsageError
 from pipelines import locks
 from pipelines.events import RunFinished, RunStarted, StepFinished, StepProgress, StepStarted, Watcher
 from pipelines.home import Home
 from pipelines.journal import Journal, Run, Status
-from pipelines.plan import Node, Prospect, Surveyor, arrange, bind
+from pipelines.plan import Node, Prospect, Surveyor, arrange, bind, needs
 from pipelines.realise import Ahead, Realiser
-from pipelines.recipe import Recipe
+from pipelines.recipe import Recipe, StepItem
 from pipelines.step import AnyArtifact, GuestStep, Outside
 from pipelines.store import FileStore
 from pipelines.targets import Target
@@ -120,16 +120,24 @@ class Runner:
         return locks.hold(self.home.locks / f"recipe-{name}", what=f"recipe `{self.recipe.name}`", wait=wait)
 
     def unfinished(self) -> Run | None:
-        """Return the newest run of this recipe and target if it did not finish and asked for the same."""
-        runs = [run for run in self.journal.runs(recipe=self.recipe.name) if run.target == self.target.identity]
-        newest = runs[0] if runs else None
-        same = newest and newest.status != "ok" and newest.request == self.request.to_json()
-        return newest if same else None
+        """Return the newest run that asked for the same of this recipe and target, if it did not finish."""
+        asked = self.request.to_json()
+        runs = self.journal.runs(recipe=self.recipe.name, limit=1000)
+        same = (run for run in runs if run.target == self.target.identity and run.request == asked)
+        newest = next(same, None)
+        return newest if newest and newest.status != "ok" else None
 
     def run(self, *, wait: bool = False) -> Outcome:
         """Bring the recipe to its end. Raises BusyError before, and any other EmiError after recording it."""
-        with self.lock(wait=wait) as sign:
+        with _under(self.home.root), self.lock(wait=wait) as sign:
             return self._run(sign)
+
+    def plan(self) -> tuple[Prospect, ...]:
+        """Return what `run` would do with each node now; changes nothing."""
+        return self._surveyor().survey(self._pinned(self.unfinished()))
+
+    def _surveyor(self) -> Surveyor:
+        return Surveyor(recipe=self.recipe, target=self.target, journal=self.journal, store=self.store)
 
     def _run(self, sign: Callable[[str], None]) -> Outcome:
         started = time.monotonic()
@@ -137,6 +145,7 @@ class Runner:
         run = before.run if before else _new_run_id(self.recipe.name)
         if before:
             self.journal.reopen(run)
+            self._report(run).unlink(missing_ok=True)  # it told of an earlier attempt
         else:
             self.journal.begin(
                 run, recipe=self.recipe.name, target=self.target.identity, request=self.request.to_json()
@@ -150,8 +159,9 @@ class Runner:
             )
         )
         try:
-            pins = self._pins(run, before)
-            results = self._realise(run, pins, steps)
+            with _under(self.home.root):
+                pins = self._pins(run, before)
+                results = self._realise(run, pins, steps)
             outputs = self._outputs(results)
         except KeyboardInterrupt:
             error = Interrupted(f"interrupted; {self._left(steps)}", hint=f"`emi resume {run}` carries on from here.")
@@ -159,6 +169,9 @@ class Runner:
             raise error from None
         except EmiError as error:
             self._end(run, steps, started, error=error)
+            raise
+        except Exception as error:
+            self._end(run, steps, started, error=defect(error))
             raise
         report = self._end(run, steps, started, outputs=outputs)
         seconds = time.monotonic() - started
@@ -177,14 +190,30 @@ class Runner:
         )
 
     def _pins(self, run: str, before: Run | None) -> Mapping[str, Any]:
-        if before and before.pins is not None:
-            return before.pins
-        pins = pin(self.recipe, self.outside())
+        pins = self._pinned(before)
         self.journal.pin(run, pins)
         return pins
 
+    def _pinned(self, before: Run | None) -> Mapping[str, Any]:
+        """Return what an unfinished run had pinned, and from now what it had not."""
+        pins = dict(before.pins or {}) if before else {}
+        return pins | pin([item for item in self.recipe.steps if item.id not in pins], self.outside())
+
+    def _unpin(self, run: str, node: Node, pins: Mapping[str, Any]) -> None:
+        """Forget what led to a refused input: its publisher may correct it, and the next attempt must see that.
+
+        Not once a cloud step has begun with it: what it began is only found again by the same pins.
+        """
+        if node.cloud_step and self.journal.has_effect(run):
+            return
+        led_here = {item.id for item in node.items}
+        for item in reversed(self.recipe.steps):
+            if item.id in led_here:
+                led_here.update(needs(item))
+        self.journal.pin(run, {step: pinned for step, pinned in pins.items() if step not in led_here})
+
     def _realise(self, run: str, pins: Mapping[str, Any], steps: list[StepFinished]) -> Mapping[str, AnyArtifact]:
-        surveyor = Surveyor(recipe=self.recipe, target=self.target, journal=self.journal, store=self.store)
+        surveyor = self._surveyor()
         prospects = surveyor.survey(pins)
         self._preflight(prospects)
         results: dict[str, AnyArtifact] = {}
@@ -200,7 +229,11 @@ class Runner:
                 surveyed={prospect.key: prospect for prospect in prospects if prospect.key},
             )
             for node in arrange(self.recipe):
-                finished = self._one(node, realiser, results)
+                try:
+                    finished = self._one(node, realiser, results)
+                except InputError:
+                    self._unpin(run, node, pins)
+                    raise
                 steps.append(finished)
                 results[node.id] = finished.result
         return results
@@ -243,6 +276,9 @@ class Runner:
             outputs[name] = values[output.field] if output.field else values
         return outputs
 
+    def _report(self, run: str) -> Path:
+        return self.home.runs / run / "report.json"
+
     def _left(self, steps: Sequence[StepFinished]) -> str:
         done = ", ".join(step.step for step in steps) or "nothing"
         return f"finished and kept: {done}; begun work lies in {self.home.scratch}"
@@ -258,7 +294,7 @@ class Runner:
     ) -> Path:
         status: Status = "ok" if error is None else "interrupted" if isinstance(error, Interrupted) else "failed"
         described = None if error is None else describe(error)
-        report = self.home.runs / run / "report.json"
+        report = self._report(run)
         report.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "run": run,
@@ -291,14 +327,29 @@ def describe(error: EmiError) -> dict[str, Any]:
     return {"kind": type(error).__name__, "message": error.message, "hint": error.hint, "exit": error.exit_code}
 
 
-def pin(recipe: Recipe, outside: Outside) -> Mapping[str, Any]:
-    """Ask every step what the recipe leaves open; only reads. Returns step id -> its pins."""
-    pins: dict[str, Any] = {}
-    for item in recipe.steps:
-        found = item.step.pin(item.options, outside)
-        if found:
-            pins[item.id] = dict(found)
-    return pins
+def defect(error: Exception) -> InternalError:
+    """Return what people and programs are told of an error that nobody foresaw."""
+    return InternalError(f"a defect in emi: {type(error).__name__}: {error}")
+
+
+def pin(steps: Iterable[StepItem], outside: Outside) -> dict[str, Any]:
+    """Ask steps what the recipe leaves open; only reads. Returns step id -> its pins."""
+    return {item.id: dict(item.step.pin(item.options, outside)) for item in steps}
+
+
+@contextmanager
+def _under(root: Path) -> Iterator[None]:
+    """Turn what the system refuses below our own directory, anywhere in the block, into HostError or DiskFull."""
+    try:
+        with durable.translate_disk_full(root):
+            yield
+    except OSError as error:
+        if not str(error.filename).startswith(f"{root}/"):
+            raise
+        raise HostError(
+            f"cannot use {error.filename}: {error.strerror}",
+            hint="Check who may write there, or point EMI_HOME elsewhere.",
+        ) from error
 
 
 def _may_be(prospect: Prospect, finished: Collection[str]) -> Callable[[str], bool]:

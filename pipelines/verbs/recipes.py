@@ -8,17 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from builder.errors import EmiError, UsageError
+from builder.errors import EmiError, Interrupted, UsageError
 from builder.units import format_size
 from pipelines import ui
 from pipelines.artifact import Snapshot
 from pipelines.events import RunFinished, Watcher
 from pipelines.home import home
 from pipelines.journal import Journal
-from pipelines.plan import Prospect, Surveyor
+from pipelines.plan import Prospect
 from pipelines.recipe import Recipe, load, render
-from pipelines.run import Calls, Outcome, Request, Runner, describe, pin
-from pipelines.step import Outside
+from pipelines.run import Calls, Outcome, Request, Runner, defect, describe
 from pipelines.store import FileStore
 from pipelines.targets import SANDBOX, choose, open_target
 
@@ -31,20 +30,7 @@ def validate(path: Path, variables: Sequence[str]) -> None:
 
 def plan(path: Path, variables: Sequence[str], mirrors: Sequence[str], cloud: str | None, *, as_json: bool) -> None:
     """Show what a run would do."""
-    chosen = variables_of(variables)
-    recipe = _load(path, chosen)
-    where = home().make()
-    store = FileStore(where.objects)
-    journal = Journal(where.journal)
-    outside = Outside(
-        recipe_directory=path.absolute().parent,
-        cache=where.cache,
-        mirrors=_mirrors(mirrors),
-        store=store,
-        epoch=_epoch(),
-    )
-    target = open_target(choose(cloud), where)
-    prospects = Surveyor(recipe=recipe, target=target, journal=journal, store=store).survey(pin(recipe, outside))
+    prospects = _runner(_request(path, variables, mirrors, cloud), Calls(), watch=lambda _: None).plan()
     if as_json:
         ui.say_json([_prospect(prospect) for prospect in prospects])
         return
@@ -68,10 +54,7 @@ def run(
 ) -> None:
     """Run a recipe and print its summary."""
     with _watched(as_json) as watch:
-        request = Request(
-            recipe=path, variables=variables_of(variables), cloud=choose(cloud), mirrors=_mirrors(mirrors)
-        )
-        _run(request, watch, wait=wait, as_json=as_json)
+        _run(_request(path, variables, mirrors, cloud), watch, wait=wait, as_json=as_json)
 
 
 def resume(run: str | None, *, wait: bool, as_json: bool) -> None:
@@ -86,14 +69,30 @@ def resume(run: str | None, *, wait: bool, as_json: bool) -> None:
             )
         if found.status == "ok":
             raise UsageError(f"run {found.run} is finished", hint=f"`emi status {found.run}` shows its results.")
-        _run(Request.of_run(found), watch, wait=wait, as_json=as_json)
+        _run(Request.of_run(found), watch, wait=wait, as_json=as_json, target=found.target)
 
 
-def _run(request: Request, watch: Watcher, *, wait: bool, as_json: bool) -> None:
+def _run(request: Request, watch: Watcher, *, wait: bool, as_json: bool, target: str | None = None) -> None:
+    calls = Calls()
+    runner = _runner(request, calls, watch)
+    if target not in (None, runner.target.identity):
+        raise UsageError(
+            f"the run worked on {target}; `{request.cloud}` is {runner.target.identity} now",
+            hint="Set the same credentials and region as then.",
+        )
+    outcome = runner.run(wait=wait)
+    if not as_json:
+        _summarise(outcome, calls, recipe=request.recipe, cloud=request.cloud)
+
+
+def _request(path: Path, variables: Sequence[str], mirrors: Sequence[str], cloud: str | None) -> Request:
+    return Request(recipe=path, variables=_pairs(variables, "--var"), cloud=choose(cloud), mirrors=_mirrors(mirrors))
+
+
+def _runner(request: Request, calls: Calls, watch: Watcher) -> Runner:
     recipe = _load(request.recipe, request.variables)
     where = home().make()
-    calls = Calls()
-    runner = Runner(
+    return Runner(
         home=where,
         journal=Journal(where.journal),
         store=FileStore(where.objects),
@@ -104,9 +103,6 @@ def _run(request: Request, watch: Watcher, *, wait: bool, as_json: bool) -> None
         watch=watch,
         epoch=_epoch(),
     )
-    outcome = runner.run(wait=wait)
-    if not as_json:
-        _summarise(outcome, calls, recipe=request.recipe, cloud=request.cloud)
 
 
 def _summarise(outcome: Outcome, calls: Calls, *, recipe: Path, cloud: str) -> None:
@@ -146,11 +142,21 @@ def _watched(as_json: bool) -> Iterator[Watcher]:  # noqa: FBT001 - private
         ended = ended or isinstance(event, RunFinished)
         watch(event)
 
-    try:
-        yield hear
-    except EmiError as error:
+    def end(error: EmiError) -> None:
         if not ended:
             watch(RunFinished(run="", status="failed", outputs={}, mutations=0, report="", error=describe(error)))
+
+    try:
+        yield hear
+    except KeyboardInterrupt:
+        error = Interrupted("interrupted", hint="The same command again carries on.")
+        end(error)
+        raise error from None
+    except EmiError as error:
+        end(error)
+        raise
+    except Exception as error:
+        end(defect(error))
         raise
 
 
@@ -159,11 +165,6 @@ def _load(path: Path, variables: Mapping[str, str]) -> Recipe:
     if recipe.warnings:
         ui.warn(render(recipe.warnings))
     return recipe
-
-
-def variables_of(pairs: Sequence[str]) -> dict[str, str]:
-    """Return the variables set on the command line. Raises UsageError."""
-    return _pairs(pairs, "--var")
 
 
 def _mirrors(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:

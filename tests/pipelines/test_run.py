@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -237,3 +239,73 @@ def test_a_prune_removes_what_no_newest_run_needs(emi, recipe, words, tiny_disk,
     done = emi("store", "prune")
     assert "removed 1 files" in done.out
     assert emi.run(recipe, "--var", f"disk={other}", "--var", "version=2")["mutations"] == 0
+
+
+def test_a_publisher_who_corrects_a_file_is_believed_by_the_next_attempt(emi, tmp_path, tiny_disk) -> None:
+    path, disk, sums = tmp_path / "corrected.yaml", tmp_path / "disk.raw", tmp_path / "SHA256SUMS"
+    path.write_text(RECIPE.replace('url: "file://{disk}"', f'url: "file://{disk}", checksum: "file://{sums}"'))
+    disk.symlink_to(tiny_disk)
+    sums.write_text(f"{'0' * 64}  disk.raw\n")
+    refused = emi("run", path, "--var", "disk=")
+    assert refused.code == 3, refused.err
+    sums.write_text(f"{hashlib.sha256(tiny_disk.read_bytes()).hexdigest()}  disk.raw\n")
+    resumed = emi("resume")
+    assert resumed.code == 0, resumed.err
+
+
+def test_an_unfinished_run_is_continued_though_another_finished_since(emi, recipe, words) -> None:
+    assert emi("run", recipe, *words, EMI_CRASH_AT="after ebs:StartSnapshot").code == -9
+    cut = json.loads(emi("status", "--json").out)[0]["run"]
+    emi.run(recipe, *words, "--var", "version=2")
+    resumed = emi("resume", cut, "--json")
+    assert resumed.code == 0, resumed.err
+    assert resumed.last()["run"] == cut
+    assert emi("resume").code == 2
+
+
+def test_a_plan_is_made_with_the_pins_of_the_run_that_it_would_continue(emi, recipe, tiny_disk, tmp_path) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(tiny_disk.read_bytes())
+    words = ("--var", f"disk={disk}")
+    assert emi("run", recipe, *words, EMI_CRASH_AT="after ebs:StartSnapshot").code == -9
+    os.utime(disk, (1, 1))
+    planned = json.loads(emi("plan", recipe, "--json", *words).out)
+    assert [step["verdict"] for step in planned] == ["done", "will adopt", "will run"]
+
+
+def test_an_interrupt_before_the_run_begins_is_the_last_word_too(emi, recipe, words) -> None:
+    first = emi.start("run", recipe, *words, EMI_STOP_AT="after ebs:StartSnapshot")
+    try:
+        wait_until_stopped(first.pid)
+        waiting = emi.start("run", recipe, *words, "--wait", "--json")
+        lock = next((emi.home / "locks").glob("recipe-*"))
+        while f"{waiting.pid}" not in waiters(lock):
+            time.sleep(0.02)
+        waiting.send_signal(signal.SIGINT)
+        out, err = waiting.communicate(timeout=60)
+    finally:
+        first.kill()
+        first.communicate()
+    assert waiting.returncode == 130, err
+    assert json.loads(out.splitlines()[-1])["error"]["kind"] == "Interrupted"
+
+
+def waiters(lock: Path) -> set[str]:
+    """Return the processes that wait for a lock, as the kernel lists them."""
+    inode = str(lock.stat().st_ino)
+    rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return {row[5] for row in rows if row[1] == "->" and row[6].endswith(f":{inode}")}
+
+
+def test_a_directory_of_ours_that_cannot_be_used_is_named_and_the_run_is_recorded(emi, recipe, words) -> None:
+    emi.run(recipe, *words)
+    scratch = emi.home / "scratch"
+    scratch.rmdir()
+    scratch.mkdir()
+    key = json.loads(emi("plan", recipe, *words, "--var", "version=2", "--json").out)[1]["key"]
+    (scratch / f"{key[:32]}.0").write_text("in the way")
+    done = emi("run", recipe, *words, "--var", "version=2", "--json")
+    assert done.code == 5, done.err
+    assert f"cannot use {scratch}" in done.err
+    assert done.last()["run"]
+    assert json.loads(emi("status", "--json").out)[0]["status"] == "failed"
