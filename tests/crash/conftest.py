@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3  # noqa: TID251 - tests look at the cloud past emi
 import pytest
@@ -65,9 +67,15 @@ class Sight:
 
 
 @pytest.fixture
-def sight(emi) -> Sight:
+def eyes() -> Callable[[Any], Sight]:
+    """How to look at the sandbox of an emi's home."""
+    return lambda emi: Sight(lifecycle.start(emi.home / "sandbox"))
+
+
+@pytest.fixture
+def sight(emi, eyes) -> Sight:
     """The eyes on the cloud of `emi`'s home."""
-    return Sight(lifecycle.start(emi.home / "sandbox"))
+    return eyes(emi)
 
 
 @pytest.fixture
