@@ -11,6 +11,7 @@ sandbox/                    the embedded cloud's own directory
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,11 @@ class Home:
         """The embedded cloud's directory."""
         return self.root / "sandbox"
 
+    def recipe_lock(self, recipe: str, target: str) -> Path:
+        """The lock of one recipe on one target."""
+        name = hashlib.sha256(f"{recipe}\n{target}".encode()).hexdigest()[:32]
+        return self.locks / f"recipe-{name}"
+
     def make(self) -> Home:
         """Create what is missing, readable by this user only. Raises HostError when it cannot be written."""
         try:
@@ -74,9 +80,9 @@ class Home:
 
 
 def home() -> Home:
-    """Return the user's Home, made by nobody yet."""
-    chosen = os.environ.get("EMI_HOME")
-    if chosen:
+    """Return the user's Home, made by nobody yet. Raises HostError."""
+    chosen = os.environ.get("EMI_HOME") or Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "emi"
+    try:
         return Home(Path(chosen).expanduser().absolute())
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Home((Path(state) / "emi").expanduser().absolute())
+    except (RuntimeError, OSError) as error:  # a user without a home directory; a working directory that is gone
+        raise HostError(f"cannot tell where {chosen} is: {error}", hint="Point EMI_HOME at a directory.") from error

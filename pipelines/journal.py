@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,8 +197,10 @@ class Journal:
     # Runs
 
     def begin(self, run: str, *, recipe: str, target: str, request: Mapping[str, Any]) -> None:
-        """Record that a run begins."""
+        """Record that a run begins; whoever says so holds the recipe's lock, so others that say they run are dead."""
+        others = _runs.update().where(_runs.c.recipe == recipe, _runs.c.target == target, _runs.c.status == "running")
         with self._durably() as connection:
+            connection.execute(others.values(status="interrupted", error="its process was killed"))
             connection.execute(
                 _runs.insert().values(
                     run=run, recipe=recipe, target=target, request=dict(request), status="running", started=time.time()
@@ -246,12 +248,11 @@ class Journal:
             found = [ARTIFACT.validate_python(body["artifact"]) for body in connection.execute(query).scalars()]
         return {digest for artifact in found for digest in artifact.digests()}
 
-    def oldest_running(self) -> float:
-        """Return when the oldest run that says it is running began; now, when there is none (epoch seconds)."""
-        query = sql.select(sql.func.min(_runs.c.started)).where(_runs.c.status == "running")
-        with self._looking() as connection:
-            found: float | None = connection.execute(query).scalar()
-        return found if found is not None else time.time()
+    def oldest_running(self, alive: Callable[[Run], bool]) -> float:
+        """Return when the oldest run began that says it is running and is alive; now, without one (epoch seconds)."""
+        now = time.time()
+        running = self._select_runs(sql.select(_runs).where(_runs.c.status == "running"))
+        return min((run.started for run in running if alive(run)), default=now)
 
     def _select_runs(self, query: sql.Select[Any]) -> Sequence[Run]:
         with self._looking() as connection:

@@ -47,6 +47,20 @@ def _sign(file: IO[str], run: str) -> None:
     file.flush()
 
 
+def is_held(path: Path) -> bool:
+    """Say whether the process that signed the lock last may still be alive; takes no lock, so it is in nobody's way.
+
+    A holder signs before it does anything. A reused process id or another host says yes; a dead process never does.
+    """
+    try:
+        signed = json.loads(path.read_text(encoding="utf-8"))
+        return signed["host"] != socket.gethostname() or Path(f"/proc/{signed['pid']}").exists()
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError):
+        return True  # it is signing at this moment
+
+
 def holder(path: Path) -> str:
     """Say in words who signed the lock last."""
     try:

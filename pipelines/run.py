@@ -116,8 +116,8 @@ class Runner:
 
     def lock(self, *, wait: bool) -> AbstractContextManager[Callable[[str], None]]:
         """Hold this recipe on this target; a second run waits, or is refused by name of the holder (BusyError)."""
-        name = hashlib.sha256(f"{self.recipe.name}\n{self.target.identity}".encode()).hexdigest()[:32]
-        return locks.hold(self.home.locks / f"recipe-{name}", what=f"recipe `{self.recipe.name}`", wait=wait)
+        path = self.home.recipe_lock(self.recipe.name, self.target.identity)
+        return locks.hold(path, what=f"recipe `{self.recipe.name}`", wait=wait)
 
     def unfinished(self) -> Run | None:
         """Return the newest run that asked for the same of this recipe and target, if it did not finish."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,18 +149,20 @@ class FileStore:
         finally:
             os.close(descriptor)
 
-    def prune(self, keep: Collection[str], *, sealed_before: float) -> Pruned:
+    def prune(self, keep: Callable[[], Collection[str]], *, sealed_before: Callable[[], float]) -> Pruned:
         """Remove every object whose digest is not in `keep` and that was sealed before that time (epoch seconds).
 
-        A run in progress is safe: what it relies on is in `keep`, what it makes is sealed later.
+        A run in progress is safe: what it relies on is in `keep`, what it makes is sealed later. Both are asked for
+        under the lock, the time first: a run that begins between the question and the removal would be overlooked.
         """
         removed = freed = kept = kept_size = 0
-        names = {self.name(digest) for digest in keep}
         with self._locked(fcntl.LOCK_EX):
+            before = sealed_before()
+            names = {self.name(digest) for digest in keep()}
             for path in sorted(self._objects.glob("*/*")):
                 status = path.stat()
                 size = status.st_blocks * 512
-                if f"{path.parent.name}/{path.name}" in names or status.st_mtime >= sealed_before:
+                if f"{path.parent.name}/{path.name}" in names or status.st_mtime >= before:
                     kept, kept_size = kept + 1, kept_size + size
                     continue
                 path.unlink()

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 from builder.sandbox import lifecycle
 from builder.units import format_size
-from pipelines import ui
+from pipelines import locks, ui
 from pipelines.home import home
-from pipelines.journal import Journal
+from pipelines.journal import Journal, Run
 from pipelines.store import FileStore
 
 
@@ -46,7 +46,11 @@ def store_prune() -> None:
     """Remove files that nothing needs."""
     where = home().make()
     journal, store = Journal(where.journal), FileStore(where.objects)
-    done = store.prune(journal.kept_digests(), sealed_before=journal.oldest_running())
+
+    def is_alive(run: Run) -> bool:
+        return locks.is_held(where.recipe_lock(run.recipe, run.target))
+
+    done = store.prune(journal.kept_digests, sealed_before=lambda: journal.oldest_running(is_alive))
     ui.say(f"removed {done.removed} files, {format_size(done.freed)} freed")
     ui.say(f"kept {done.kept} files, {format_size(done.kept_size)}")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from builder.errors import HostError, UsageError
 from builder.image import inspect as image_inspect
-from pipelines import docs, kinds, ui
+from pipelines import docs, kinds, locks, ui
 from pipelines import doctor as doctor_checks
 from pipelines import schema as recipe_schema
-from pipelines.home import home
+from pipelines.home import Home, home
 from pipelines.journal import Journal, Run
 
 
@@ -24,9 +24,9 @@ def status(run: str | None, *, as_json: bool) -> None:
         found = journal.run(run)
         if found is None:
             raise UsageError(f"no run {run}", hint="`emi status` lists the runs.")
-        _show_run(found, where.runs / run / "report.json", as_json=as_json)
+        _show_run(_as_it_is(found, where), where.runs / run / "report.json", as_json=as_json)
         return
-    runs = journal.runs()
+    runs = [_as_it_is(one, where) for one in journal.runs()]
     if as_json:
         ui.say_json([asdict(one) for one in runs])
         return
@@ -34,6 +34,13 @@ def status(run: str | None, *, as_json: bool) -> None:
         ui.say("No runs yet. Try: emi run recipes/debian-12.yaml")
         return
     ui.table(("run", "recipe", "target", "status", "error"), [_run_row(one) for one in runs])
+
+
+def _as_it_is(run: Run, where: Home) -> Run:
+    """Return the run without the last words of a process that was killed: that it is running."""
+    if run.status != "running" or locks.is_held(where.recipe_lock(run.recipe, run.target)):
+        return run
+    return replace(run, status="interrupted", error=f"its process was killed; `emi resume {run.run}` carries on")
 
 
 def _show_run(run: Run, report: Path, *, as_json: bool) -> None:
@@ -45,7 +52,7 @@ def _show_run(run: Run, report: Path, *, as_json: bool) -> None:
     if run.error:
         ui.say(f"  error: {run.error}")
     if not report.is_file():
-        ui.say(f"  no report: the process was killed; `emi resume {run.run}` carries on")
+        ui.say("  no report yet" if run.status == "running" else "  no report")
         return
     for step in json.loads(report.read_text())["steps"]:
         ui.say(f"  {step['step']:<24} {step['how']:<8} {step['seconds']:8.1f} s  {ui.summary_of(step['result'])}")

@@ -309,3 +309,28 @@ def test_a_directory_of_ours_that_cannot_be_used_is_named_and_the_run_is_recorde
     assert f"cannot use {scratch}" in done.err
     assert done.last()["run"]
     assert json.loads(emi("status", "--json").out)[0]["status"] == "failed"
+
+
+def test_the_status_tells_a_run_in_progress_from_one_that_was_killed(emi, recipe, words) -> None:
+    process = emi.start("run", recipe, *words, EMI_STOP_AT="after ebs:StartSnapshot")
+    wait_until_stopped(process.pid)
+    alive = json.loads(emi("status", "--json").out)[0]
+    process.kill()
+    process.communicate()
+    dead = emi("status", alive["run"]).out
+    assert alive["status"] == "running"
+    assert "interrupted" in dead
+    assert f"was killed; `emi resume {alive['run']}` carries on" in dead
+    assert emi("run", recipe, *words, "--var", "version=2").code == 0
+    assert [run["status"] for run in json.loads(emi("status", "--json").out)] == ["ok", "interrupted"]
+
+
+def test_a_prune_is_not_held_up_for_ever_by_a_run_that_was_killed(emi, recipe, words, tiny_disk, tmp_path) -> None:
+    assert emi("run", recipe, *words, EMI_CRASH_AT="after ebs:StartSnapshot").code == -9
+    other = tmp_path / "other.yaml"
+    other.write_text(recipe.read_text().replace("small", "other"))
+    disk = tmp_path / "other.raw"
+    disk.write_bytes(b"\1" + tiny_disk.read_bytes()[1:])
+    emi.run(other, "--var", f"disk={disk}")
+    emi.run(other, *words, "--var", "version=2")
+    assert "removed 1 files" in emi("store", "prune").out

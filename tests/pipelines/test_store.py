@@ -76,7 +76,7 @@ def test_a_download_that_is_no_image_is_refused_under_its_publishers_name(tmp_pa
 def test_a_prune_removes_only_what_nobody_keeps_and_was_there_before(tmp_path: Path, store: FileStore) -> None:
     kept = store.seal_file(scratch_file(tmp_path, b"kept"), name="a")
     dropped = store.seal_file(scratch_file(tmp_path, b"dropped"), name="b")
-    done = store.prune({kept.digest}, sealed_before=time.time() + 1)
+    done = store.prune(lambda: {kept.digest}, sealed_before=lambda: time.time() + 1)
     assert (done.removed, done.kept) == (1, 1)
     assert store.contains(kept.digest)
     assert not store.contains(dropped.digest)
@@ -87,7 +87,7 @@ def test_a_prune_spares_what_a_run_in_progress_sealed(tmp_path: Path, store: Fil
     path = scratch_file(tmp_path, b"made by the run")
     os.utime(path, (run_began - 3600, run_began - 3600))  # begun by a run that was killed an hour ago
     made = store.seal_file(path, name="a")
-    store.prune(set(), sealed_before=run_began)
+    store.prune(set, sealed_before=lambda: run_began)
     assert store.contains(made.digest)
 
 
@@ -95,7 +95,7 @@ def test_sealing_again_makes_an_old_object_new(tmp_path: Path, store: FileStore)
     first = store.seal_file(scratch_file(tmp_path, b"old"), name="a")
     os.utime(store.path(first), (1, 1))
     store.seal_file(scratch_file(tmp_path, b"old"), name="a")
-    store.prune(set(), sealed_before=time.time() - 60)
+    store.prune(set, sealed_before=lambda: time.time() - 60)
     assert store.contains(first.digest)
 
 
@@ -118,3 +118,15 @@ print(sorted(p.name for p in Path("{small}").iterdir() if not p.name.startswith(
     )
     assert f"no space left for {small}" in done.stdout
     assert done.stdout.endswith("[]\n")
+
+
+def test_a_prune_asks_what_to_keep_only_when_nobody_can_look_or_seal(tmp_path: Path, store: FileStore) -> None:
+    old = store.seal_file(scratch_file(tmp_path, b"old"), name="a")
+    looking = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)"
+
+    def keep() -> set[str]:
+        other = subprocess.run([sys.executable, "-c", looking, tmp_path / "objects"], capture_output=True, check=False)
+        assert b"BlockingIOError" in other.stderr
+        return {old.digest}
+
+    assert store.prune(keep, sealed_before=lambda: time.time() + 1).kept == 1
