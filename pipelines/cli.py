@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -178,6 +179,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     # A short process: the collector would walk every imported class again and again for nothing. 10 % of a short run.
     gc.set_threshold(100_000)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # not when it was closed
+            stream.reconfigure(errors="replace")  # a terminal that has no `✓` shows `?`
     try:
         app()  # ends the process itself, with 2 for bad usage
     except EmiError as error:

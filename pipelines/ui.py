@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +28,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from builder.errors import EmiError
+from builder.errors import EmiError, HostError
 from builder.pool import Lock
 from builder.units import format_size
 from pipelines.artifact import ARTIFACT, File, ImageFile, MachineImage, Snapshot
@@ -87,7 +88,7 @@ class PlainWatcher:
         with self._lock:
             line = self._line(event)
             if line:
-                print(line, file=self._out, flush=True)
+                _write(line, self._out)
 
     def _line(self, event: Event) -> str | None:
         line = None
@@ -215,7 +216,7 @@ class JsonWatcher:
         with self._lock:
             body = self._body(event)
             if body:
-                print(json.dumps(body), file=self._out, flush=True)
+                _write(json.dumps(body), self._out)
 
     def _body(self, event: Event) -> dict[str, Any] | None:
         match event:
@@ -247,19 +248,30 @@ def watcher(*, as_json: bool) -> Watcher:
     return TerminalWatcher(console) if console.is_terminal else PlainWatcher(sys.stderr)
 
 
+def _write(line: str, out: TextIO) -> None:
+    """Print a line. Raises HostError when it cannot be written: a full disk must not pass for success."""
+    try:
+        print(line, file=out, flush=True)
+    except BrokenPipeError:
+        raise  # whoever read has seen enough
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # Python would try again at the very end, and complain
+        raise HostError(f"cannot write the output: {error.strerror}", hint="Write it to another place.") from error
+
+
 def say(text: str = "") -> None:
     """Print a line of the answer on standard output."""
-    print(text)
+    _write(text, sys.stdout)
 
 
 def say_json(value: Any) -> None:
     """Print a value as one JSON document."""
-    print(json.dumps(value, indent=2))
+    _write(json.dumps(value, indent=2), sys.stdout)
 
 
 def warn(text: str) -> None:
     """Print a warning on standard error."""
-    print(text, file=sys.stderr)
+    _write(text, sys.stderr)
 
 
 def complain(error: EmiError) -> None:

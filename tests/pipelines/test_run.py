@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess  # noqa: TID251 - tests start emi as a user does
+import sys
 import time
 from pathlib import Path
 
@@ -334,3 +336,23 @@ def test_a_prune_is_not_held_up_for_ever_by_a_run_that_was_killed(emi, recipe, w
     emi.run(other, "--var", f"disk={disk}")
     emi.run(other, *words, "--var", "version=2")
     assert "removed 1 files" in emi("store", "prune").out
+
+
+def test_output_that_cannot_be_written_is_no_success_and_no_defect(emi, recipe, words) -> None:
+    for arguments in (["schema"], ["run", recipe, *words, "--json"]):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [Path(sys.executable).parent / "emi", *arguments],
+                env={**os.environ, "EMI_HOME": str(emi.home)},
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert (done.returncode, "cannot write the output: No space" in done.stderr) == (5, True), done.stderr
+
+
+def test_a_terminal_without_unicode_is_served(emi) -> None:
+    done = emi("steps", "snapshot", PYTHONIOENCODING="ascii")
+    assert done.code == 0, done.err
+    assert "snap-?" in done.out
