@@ -4,6 +4,7 @@ store/objects/ab/ALGO-HEX   files by digest, read-only, each whole or absent
 journal.sqlite              what was intended, begun and finished
 runs/RUN/report.json        what a run did, for people and for later
 scratch/KEY/                work in progress; safe to delete when nothing runs
+reserve                     room that a prune gives back first: on a full disk the journal could not even be read
 cache/                      remembered answers (ETags, package files); safe to delete always
 locks/                      who runs what; held by the kernel, gone with the process
 sandbox/                    the embedded cloud's own directory
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import HostError
+
+_RESERVE = 256 << 10  # bytes: SQLite's shared memory (32 KiB) and a log of some pages
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,31 @@ class Home:
         """The embedded cloud's directory."""
         return self.root / "sandbox"
 
+    def key_lock(self, key: str) -> Path:
+        """The lock of one key, or of what its scratch directories begin with."""
+        return self.locks / f"key-{key[:32]}"
+
     def recipe_lock(self, recipe: str, target: str) -> Path:
         """The lock of one recipe on one target."""
         name = hashlib.sha256(f"{recipe}\n{target}".encode()).hexdigest()[:32]
         return self.locks / f"recipe-{name}"
+
+    def free_reserve(self) -> None:
+        """Give back the room held for a prune; the next `make` takes it again."""
+        self._reserve.unlink(missing_ok=True)
+
+    @property
+    def _reserve(self) -> Path:
+        return self.root / "reserve"
+
+    def _keep_reserve(self) -> None:
+        if self._reserve.exists() and self._reserve.stat().st_size:
+            return
+        with open(self._reserve, "wb") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, _RESERVE)
+            except OSError:  # full already, or a filesystem that cannot: prune then does without
+                file.truncate(0)
 
     def make(self) -> Home:
         """Create what is missing, readable by this user only. Raises HostError when it cannot be written."""
@@ -71,6 +95,7 @@ class Home:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             for place in (self.objects, self.runs, self.scratch, self.cache, self.locks):
                 place.mkdir(parents=True, exist_ok=True)
+            self._keep_reserve()
         except OSError as error:
             raise HostError(
                 f"cannot write {error.filename or self.root}: {error.strerror}",

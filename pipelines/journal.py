@@ -236,14 +236,14 @@ class Journal:
         query = sql.select(_runs).order_by(_runs.c.started.desc()).limit(limit)
         return self._select_runs(query.where(_runs.c.recipe == recipe) if recipe else query)
 
+    def kept_keys(self) -> set[str]:
+        """Return the keys used by the newest run of each recipe and target, and by every run that says it runs."""
+        with self._looking() as connection:
+            return {row.key for row in connection.execute(_kept_keys())}
+
     def kept_digests(self) -> set[str]:
-        """Return the digests that a prune must keep: of results used by the newest run of each recipe and target, and
-        by every run that did not finish.
-        """
-        newest = sql.select(sql.func.max(_runs.c.started)).group_by(_runs.c.recipe, _runs.c.target)
-        wanted = sql.select(_runs.c.run).where((_runs.c.started.in_(newest)) | (_runs.c.status == "running"))
-        keys = sql.select(_uses.c.key).where(_uses.c.run.in_(wanted))
-        query = sql.select(_words.c.body).where(_words.c.word == "result", _words.c.key.in_(keys))
+        """Return the digests that a prune must keep: those of all results under the kept keys."""
+        query = sql.select(_words.c.body).where(_words.c.word == "result", _words.c.key.in_(_kept_keys()))
         with self._looking() as connection:
             found = [ARTIFACT.validate_python(body["artifact"]) for body in connection.execute(query).scalars()]
         return {digest for artifact in found for digest in artifact.digests()}
@@ -291,6 +291,12 @@ def _translated(error: sql.exc.DBAPIError, path: Path) -> HostError:
             hint="Move it away with its -wal and -shm files, then run again: what the cloud has is found by its tags.",
         )
     return HostError(f"cannot use the journal {path}: {said}", hint="Point EMI_HOME at a directory that you can write.")
+
+
+def _kept_keys() -> sql.Select[Any]:
+    newest = sql.select(sql.func.max(_runs.c.started)).group_by(_runs.c.recipe, _runs.c.target)
+    wanted = sql.select(_runs.c.run).where((_runs.c.started.in_(newest)) | (_runs.c.status == "running"))
+    return sql.select(_uses.c.key).where(_uses.c.run.in_(wanted))
 
 
 def _make_durable(connection: Any, _record: Any) -> None:

@@ -183,7 +183,7 @@ class Surveyor:
         done = self._finished(node, key)
         if done:
             return Prospect(node=node, verdict="done", why="unchanged", key=key, result=done)
-        verdict, why = self._outlook(node, key, inputs) or ("will run", self._why(node, made_of))
+        verdict, why = self._outlook(node, key, inputs) or ("will run", self._why(node, key, made_of))
         return Prospect(node=node, verdict=verdict, why=why, key=key, expected=expected, calls=calls)
 
     def _finished(self, node: Node, key: str) -> AnyArtifact | None:
@@ -213,12 +213,14 @@ class Surveyor:
                 found = step.find(node.items[0].options, inputs, claim, self.target.cloud)
                 return ("will adopt", f"{found} carries our claim") if found else None
 
-    def _why(self, node: Node, made_of: Mapping[str, Any]) -> str:
+    def _why(self, node: Node, key: str, made_of: Mapping[str, Any]) -> str:
+        last = self.journal.last(key)
+        if last:
+            done = isinstance(last.word, Result)
+            return "its file is no longer in the store" if done else "begun before and not finished"
         before = self.journal.remembered(self.recipe.name, node.id)
-        if before is None:
-            return "first run"
-        changes = explain(before, made_of)
-        return "; ".join(changes[:3]) if changes else "its file is no longer in the store"
+        changes = explain(before, made_of) if before else []
+        return "; ".join(changes[:3]) or "first run"
 
 
 def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

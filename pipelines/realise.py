@@ -69,7 +69,7 @@ class Realiser:
         made_of = ingredients(self.surveyor.recipe, node, inputs, self.pins, self.surveyor.target)
         key = key_of(made_of)
         journal = self.surveyor.journal
-        lock = self.home.locks / f"key-{key[:32]}"
+        lock = self.home.key_lock(key)
         # Two recipes may share a step; the second waits for the first and then finds it done.
         with locks.hold(lock, what=f"step {node.title}", wait=True) as sign:
             sign(self.run)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Collection
 from dataclasses import asdict
 
+from builder.errors import BusyError
 from builder.sandbox import lifecycle
 from builder.units import format_size
 from pipelines import locks, ui
-from pipelines.home import home
+from pipelines.home import Home, home
 from pipelines.journal import Journal, Run
 from pipelines.store import FileStore
 
@@ -45,14 +48,34 @@ def sandbox_status(*, as_json: bool) -> None:
 def store_prune() -> None:
     """Remove files that nothing needs."""
     where = home().make()
+    where.free_reserve()
     journal, store = Journal(where.journal), FileStore(where.objects)
 
     def is_alive(run: Run) -> bool:
         return locks.is_held(where.recipe_lock(run.recipe, run.target))
 
     done = store.prune(journal.kept_digests, sealed_before=lambda: journal.oldest_running(is_alive))
+    left = _prune_scratch(where, {key[:32] for key in journal.kept_keys()})
+    where.make()
+    ui.say(f"removed {left} directories of begun work that nothing continues")
     ui.say(f"removed {done.removed} files, {format_size(done.freed)} freed")
     ui.say(f"kept {done.kept} files, {format_size(done.kept_size)}")
+
+
+def _prune_scratch(where: Home, wanted: Collection[str]) -> int:
+    """Remove begun work whose key no kept run uses and nobody holds; return how many directories went."""
+    removed = 0
+    for place in sorted(where.scratch.iterdir()):
+        key = place.name.partition(".")[0]
+        if key in wanted:
+            continue
+        try:
+            with locks.hold(where.key_lock(key), what=f"step {key}", wait=False):
+                shutil.rmtree(place)
+        except BusyError:
+            continue
+        removed += 1
+    return removed
 
 
 def store_status() -> None:

@@ -356,3 +356,32 @@ def test_a_terminal_without_unicode_is_served(emi) -> None:
     done = emi("steps", "snapshot", PYTHONIOENCODING="ascii")
     assert done.code == 0, done.err
     assert "snap-?" in done.out
+
+
+def test_a_prune_takes_begun_work_that_nothing_continues(emi, recipe, words) -> None:
+    assert emi("run", recipe, *words, EMI_CRASH_AT="after ebs:StartSnapshot").code == -9
+    begun = list((emi.home / "scratch").iterdir())
+    assert begun
+    emi("store", "prune")
+    assert list((emi.home / "scratch").iterdir()) == begun
+    emi.run(recipe, *words, "--var", "version=2")
+    emi("store", "prune")
+    assert list((emi.home / "scratch").iterdir()) == []
+
+
+def test_a_prune_works_on_a_full_disk(tmp_path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    emi = Path(sys.executable).parent / "emi"
+    script = f"""
+        mount -t tmpfs -o size=12m tmpfs {home} && export EMI_HOME={home} && {emi} status
+        mkdir {home}/store/objects/aa && head -c 3M /dev/zero > {home}/store/objects/aa/sha256-aa
+        cat /dev/zero > {home}/fill
+        {emi} status
+        {emi} store prune
+    """
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "no space left for" in done.stderr
+    assert "removed 1 files" in done.stdout
