@@ -40,6 +40,7 @@ rm "$1/etc/apt/apt.conf.d/00keep-signed"
 _FILL_CACHE = """\
 set -e
 for deb in "$1"/var/cache/apt/archives/*.deb; do
+    test -e "$deb" || continue # apt reads a file: archive in its place
     kept={cache}/$(basename "$deb")
     if cmp -s "$deb" "$kept"; then
         touch "$kept"

@@ -77,7 +77,7 @@ def archive(demo, shared) -> str:
         "Suite: bookworm\nCodename: bookworm\nDate: Sat, 10 May 2025 09:18:28 UTC\nSHA256:\n"
         f" {hashlib.sha256(text).hexdigest()} {len(text)} Packages\n"
     )
-    return f"deb [trusted=yes] file://{place} ./"
+    return f"deb [trusted=yes] copy://{place} ./"
 
 
 @pytest.fixture
