@@ -95,6 +95,8 @@ class Realiser:
         journal = self.surveyor.journal
         last = journal.last(key)
         generation = last.generation if last else 0
+        if last and isinstance(last.word, Result) and isinstance(last.word.artifact, File | ImageFile):
+            self.surveyor.store.drop_if_cut(last.word.artifact)
         step = node.items[0].step
         scratch = self.home.scratch / key[:32]
         if not (isinstance(step, LocalStep) and step.continues):

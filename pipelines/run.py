@@ -167,6 +167,9 @@ class Runner:
             error = Interrupted(f"interrupted; {self._left(steps)}", hint=f"`emi resume {run}` carries on from here.")
             self._end(run, steps, started, error=error)
             raise error from None
+        except BrokenPipeError:  # `| head` has seen enough
+            self._end(run, steps, started, error=Interrupted("whoever read the output is gone"))
+            raise
         except EmiError as error:
             self._end(run, steps, started, error=error)
             raise

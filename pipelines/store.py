@@ -59,8 +59,23 @@ class FileStore:
         return (self._objects / self.name(digest)).is_file()
 
     def holds(self, artifact: File | ImageFile) -> bool:
-        """Say whether the artifact's file is here, and those its overlay reads from."""
-        return all(self.contains(digest) for digest in artifact.digests())
+        """Say whether the artifact's file is here, whole by its size, and those its overlay reads from."""
+        return all(self.contains(digest) for digest in artifact.digests()) and not self._is_cut(artifact)
+
+    def drop_if_cut(self, artifact: File | ImageFile) -> None:
+        """Remove the artifact's file if it has not its size any more: nobody can rely on it."""
+        with self._locked(fcntl.LOCK_EX):
+            if self._is_cut(artifact):
+                self.path(artifact).unlink(missing_ok=True)
+
+    def _is_cut(self, artifact: File | ImageFile) -> bool:
+        if isinstance(artifact, ImageFile) and artifact.format != "raw":
+            return False  # a qcow2's own size is written down nowhere
+        size = artifact.size if isinstance(artifact, File) else artifact.virtual_size
+        try:
+            return self.path(artifact).stat().st_size != size
+        except FileNotFoundError:
+            return True  # pruned as we looked
 
     def allocated(self, artifact: File | ImageFile) -> int:
         """Return how many bytes of the disk the artifact's files take: its data, without holes."""

@@ -385,3 +385,16 @@ def test_a_prune_works_on_a_full_disk(tmp_path) -> None:
     )
     assert "no space left for" in done.stderr
     assert "removed 1 files" in done.stdout
+
+
+def test_a_reader_who_leaves_interrupts_the_run(emi, recipe, words) -> None:
+    process = emi.start("run", recipe, *words, "--json", EMI_STOP_AT="after ebs:StartSnapshot")
+    wait_until_stopped(process.pid)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert json.loads(emi("status", "--json").out)[0]["status"] == "interrupted"
+    assert emi("resume").code == 0

@@ -130,3 +130,14 @@ def test_a_prune_asks_what_to_keep_only_when_nobody_can_look_or_seal(tmp_path: P
         return {old.digest}
 
     assert store.prune(keep, sealed_before=lambda: time.time() + 1).kept == 1
+
+
+def test_an_object_that_was_cut_off_is_not_believed_and_is_replaced(tmp_path: Path, store: FileStore) -> None:
+    artifact = store.seal_file(scratch_file(tmp_path, b"whole"), name="a")
+    store.path(artifact).chmod(0o644)
+    store.path(artifact).write_bytes(b"who")
+    assert not store.holds(artifact)
+    store.drop_if_cut(artifact)
+    store.seal_file(scratch_file(tmp_path, b"whole"), name="a")
+    assert store.holds(artifact)
+    assert store.path(artifact).read_bytes() == b"whole"
