@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -28,13 +29,29 @@ def retrying(
     came. A wait is never shorter than the error's `retry_after`. Only for calls that are idempotent: whoever calls this
     vouches for that.
     """
+    began = time.monotonic()
+    try:
+        return call()  # by itself: nearly every call succeeds at once, and tenacity costs more than building a request
+    except EmiError as error:
+        if not error.retryable:
+            raise
+        failed = [error]
 
+    def attempt() -> Result:
+        if failed:  # the first one, which has been made
+            raise failed.pop()
+        return call()
+
+    left = deadline - (time.monotonic() - began)
+    stop = tenacity.stop_after_delay(left) | tenacity.stop_after_attempt(attempts)
+    return _retrying(stop, tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait), progress)(attempt)
+
+
+def _retrying(stop: tenacity.stop.stop_base, backoff: tenacity.wait.wait_base, progress: Progress) -> tenacity.Retrying:
     def before_sleep(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0
         progress.note(f"attempt {state.attempt_number} failed, again in {wait:.1f} s: {error}")
-
-    backoff = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
 
     def pause(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -43,7 +60,7 @@ def retrying(
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, EmiError) and error.retryable),
         wait=pause,
-        stop=tenacity.stop_after_delay(deadline) | tenacity.stop_after_attempt(attempts),
+        stop=stop,
         before_sleep=before_sleep,
         reraise=True,
-    )(call)
+    )
