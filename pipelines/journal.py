@@ -168,6 +168,13 @@ class Journal:
         with self._looking() as connection:
             return connection.execute(query).first() is not None
 
+    def begun(self, run: str) -> Sequence[str]:
+        """Return the ids of what the run began in a cloud and neither finished nor gave up."""
+        query = sql.select(_words.c.key).where(_words.c.run == run, _words.c.word == "effect").distinct()
+        with self._looking() as connection:
+            found = [self.last(key) for key in connection.execute(query).scalars()]
+        return [last.word.resource for last in found if last and isinstance(last.word, Effect)]
+
     def finished_claims(self) -> frozenset[str]:
         """Return the tokens of all claims that came to a Result."""
         query = sql.select(_words.c.key, _words.c.generation).where(_words.c.word == "result").distinct()

@@ -164,7 +164,9 @@ class Runner:
                 results = self._realise(run, pins, steps)
             outputs = self._outputs(results)
         except KeyboardInterrupt:
-            error = Interrupted(f"interrupted; {self._left(steps)}", hint=f"`emi resume {run}` carries on from here.")
+            error = Interrupted(
+                f"interrupted; {self._left(run, steps)}", hint=f"`emi resume {run}` carries on from here."
+            )
             self._end(run, steps, started, error=error)
             raise error from None
         except BrokenPipeError:  # `| head` has seen enough
@@ -282,9 +284,10 @@ class Runner:
     def _report(self, run: str) -> Path:
         return self.home.runs / run / "report.json"
 
-    def _left(self, steps: Sequence[StepFinished]) -> str:
+    def _left(self, run: str, steps: Sequence[StepFinished]) -> str:
         done = ", ".join(step.step for step in steps) or "nothing"
-        return f"finished and kept: {done}; begun work lies in {self.home.scratch}"
+        begun = "".join(f"begun in the cloud: {resource}; " for resource in self.journal.begun(run))
+        return f"finished and kept: {done}; {begun}other begun work lies in {self.home.scratch}"
 
     def _end(
         self,
