@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading  # noqa: TID251 - this is the door
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait  # noqa: TID251 - this is the door
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait  # noqa: TID251 - this is the door
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -59,6 +59,44 @@ def in_order(
         finally:
             for future in line:
                 future.cancel()
+
+
+def drain(work: Callable[[Item], object], items: Iterable[Item], *, workers: int) -> None:
+    """Call `work(item)` for every item, in any order, from `workers` threads that take the next item themselves.
+
+    No item is taken before a thread is free for it, and nothing is kept of it: what `in_order` costs for each item to
+    bring a result back is saved. The first exception stops the taking of items, lets what is in flight finish and is
+    raised to the caller; so is a KeyboardInterrupt.
+    """
+    source, lock, stopped = iter(items), Lock(), threading.Event()
+
+    def take() -> Iterator[Item]:
+        while True:
+            with lock:
+                if stopped.is_set():
+                    return
+                try:
+                    item = next(source)
+                except StopIteration:
+                    return
+            yield item
+
+    def serve() -> None:
+        try:
+            for item in take():
+                work(item)
+        except BaseException:
+            stopped.set()
+            raise
+
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            serving = [threads.submit(serve) for _ in range(workers)]
+            done, _ = wait(serving, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        finally:
+            stopped.set()
 
 
 class Pending(Generic[Result]):

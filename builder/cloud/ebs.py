@@ -23,7 +23,6 @@ CONNECTIONS = 64  # at the service's 0.1 s a put this reaches two thirds of its 
 GIB = 1 << 30
 _ZEROS = bytes(BLOCK)
 _ZEROS_SHA256 = hashlib.sha256(_ZEROS).digest()
-_AHEAD = 4  # blocks handed out for each thread before the oldest must be done; they are numbers, not bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +53,7 @@ def upload(
     """
     task = _Upload(reader=reader, cloud=cloud, snapshot_id=snapshot_id, ledger=ledger, progress=progress, parent=parent)
     progress.total(BLOCK * sum(1 for _ in task.indexes()))
-    for _ in pool.in_order(task.settle, task.indexes(), workers=connections, ahead=_AHEAD * connections):
-        pass
+    pool.drain(task.settle, task.indexes(), workers=connections)
     return tally(ledger, reader.virtual_size)
 
 
@@ -134,8 +132,7 @@ def read_back(
             ledger.put(Entry(block.index, fate, hashlib.sha256(data).digest()))
         progress.advance(BLOCK)
 
-    for _ in pool.in_order(fetch, cloud.list_blocks(snapshot_id), workers=connections, ahead=_AHEAD * connections):
-        pass
+    pool.drain(fetch, cloud.list_blocks(snapshot_id), workers=connections)
     return tally(ledger, virtual_size)
 
 
@@ -187,6 +184,5 @@ def hash_image(reader: ImageReader, *, ledger: Ledger, connections: int = 4, pro
         ledger.put(Entry(index, fate, hashlib.sha256(data).digest()))
         progress.advance(BLOCK)
 
-    for _ in pool.in_order(enter, data_blocks(reader), workers=connections):
-        pass
+    pool.drain(enter, data_blocks(reader), workers=connections)
     return tally(ledger, reader.virtual_size)

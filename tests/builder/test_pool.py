@@ -1,8 +1,9 @@
+from collections.abc import Iterator
 from queue import SimpleQueue
 
 import pytest
 
-from builder.pool import Background, Local, Worker
+from builder.pool import Background, Local, Worker, drain
 
 
 def test_a_worker_makes_every_call_in_one_thread_and_in_order():
@@ -43,3 +44,61 @@ def test_the_caller_need_not_wait_for_ever(begin):
     gate.put("late")
     assert pending.result(10) == "late"
     assert pending.done()
+
+
+def test_drain_calls_for_every_item_once_and_takes_none_before_a_thread_is_free():
+    taken: list[int] = []
+    done: SimpleQueue[int] = SimpleQueue()
+    ahead: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(500):
+            taken.append(number)
+            yield number
+
+    def work(number: int) -> None:
+        ahead.append(len(taken) - done.qsize())
+        done.put(number)
+
+    drain(work, items(), workers=4)
+    assert sorted(done.get() for _ in range(done.qsize())) == list(range(500))
+    assert max(ahead) <= 4
+
+
+def test_drain_raises_the_first_error_after_what_is_in_flight_and_takes_no_more():
+    both, gate = SimpleQueue[int](), SimpleQueue[None]()
+    finished: list[int] = []
+
+    def work(number: int) -> None:
+        if number == 0:
+            both.get()  # the other one is in flight
+            gate.put(None)
+            raise ZeroDivisionError
+        both.put(number)
+        gate.get()
+        finished.append(number)
+
+    with pytest.raises(ZeroDivisionError):
+        drain(work, iter(range(2)), workers=2)
+    assert finished == [1]
+
+    made: list[int] = []
+
+    def fail(number: int) -> None:
+        made.append(number)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        drain(fail, range(1000), workers=3)
+    assert len(made) <= 3
+
+
+def test_drain_raises_what_the_items_raise():
+    def items() -> Iterator[int]:
+        yield 1
+        raise LookupError
+
+    seen: list[int] = []
+    with pytest.raises(LookupError):
+        drain(seen.append, items(), workers=3)
+    assert seen == [1]
