@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from builder import durable, pool, proc
-from builder.errors import InputError, UsageError
+from builder.errors import HostError, InputError, UsageError
 from builder.fetch import Web, resolve
 
 Distribution = Literal["debian", "ubuntu"]
 ARCHITECTURE = "amd64"
+KEYS = Path("/usr/share/keyrings")  # where DISTRIBUTION-archive-keyring installs the archive's keys
 _LINE = re.compile(r"deb[ \t]+(?:(\[[^]\n]*\])[ \t]+)?(\S+)[ \t]+(\S+)((?:[ \t]+[\w./-]+)*)[ \t]*")
 
 
@@ -78,12 +79,14 @@ def sources(
     *,
     mirror: str | None,
     components: Sequence[str],
-    further: Sequence[str],
+    further: Sequence[str] = (),
     cache: Path,
+    keys: Path | None = KEYS,
 ) -> Sequence[Source]:
     """Return where a system's packages come from: `mirror`, or mmdebstrap's own choice for the suite; then `further`.
 
-    Asks mmdebstrap once and remembers its answer in `cache`. Raises UsageError if the suite is not the distribution's.
+    Asks mmdebstrap once and remembers its answer in `cache`. Raises UsageError if the suite is not the distribution's,
+    and HostError if `mirror` is left open and `keys` (None: others are used) has none for the distribution's archive.
     """
     extra = [Source.parse(line) for line in further]
     if mirror:
@@ -99,6 +102,11 @@ def sources(
         raise UsageError(
             f"{suite} is no suite of {distribution} that mmdebstrap knows",
             hint="Correct `suite` or `distribution`, or name the archive with `mirror`.",
+        )
+    if keys and not (keys / f"{distribution}-archive-keyring.gpg").exists():
+        raise HostError(
+            f"this machine has no key of {distribution}'s archive in {keys}",
+            hint=f"sudo apt-get install {distribution}-archive-keyring; or name a file of keys with `keyring`.",
         )
     return [*map(Source.parse, lines), *extra]
 

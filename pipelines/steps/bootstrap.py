@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from builder.bootstrap.archive import Distribution, Source, sources, state
+from builder.bootstrap.archive import KEYS, Distribution, Source, sources, state
 from builder.bootstrap.build import build
 from builder.bootstrap.disk import SMALLEST
 from builder.bootstrap.install import Supply, check_host
@@ -106,6 +106,7 @@ class Bootstrap(LocalStep[BootstrapOptions]):
             components=options.components,
             further=options.sources,
             cache=outside.cache,
+            keys=None if options.keyring else KEYS,
         )
         now = state(found, Web(mirrors=outside.mirrors))
         epoch = now.date if outside.epoch is None else outside.epoch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builder.bootstrap.archive import Source, sources, state
-from builder.errors import InputError, NetworkError, UsageError
+from builder.errors import HostError, InputError, NetworkError, UsageError
 from builder.fetch import Web
 
 LINES = [
@@ -122,6 +122,12 @@ def test_mmdebstrap_is_asked_once_for_its_own_choice(tmp_path):
     assert ask()[0].uri == "http://remembered.example/debian"
     with pytest.raises(UsageError, match="noble is no suite of debian that mmdebstrap knows"):
         ask(suite="noble")
+
+
+def test_an_archive_without_a_key_is_refused_before_it_is_asked(tmp_path):
+    with pytest.raises(HostError, match="this machine has no key of debian's archive") as caught:
+        sources("debian", "bookworm", mirror=None, components=("main",), cache=tmp_path, keys=tmp_path)
+    assert caught.value.hint.startswith("sudo apt-get install debian-archive-keyring")
 
 
 def test_a_mirror_of_ones_own_is_all_there_is(tmp_path):
