@@ -3,10 +3,11 @@
     (a)  qemu-img convert to raw, then every block of it through boto3's put_snapshot_block, 64 threads
     (b)  the same, all-zero blocks left out
 
-Each way is a process of its own, start-up included; ways take turns, the median of the rounds counts. Measured against
-a sink (nginx that answers 201 and keeps nothing), where the client is what limits, and once against the sandbox, where
-the server does. The image is the demo's (`emi run recipes/debian-12.yaml` makes or finds it), or the raw disk named as
-the argument.
+Each way is a process of its own, start-up included in its wall time and CPU; "CPU-ms a put" is the CPU of the upload
+alone, and its limit is for the upload of the raw disk, where nothing is inflated. Ways take turns, the median of the
+rounds counts. Measured against a sink (nginx that answers 201 and keeps nothing), where the client is what limits, and
+once against the sandbox, where the server does. The image is the demo's (`emi run recipes/debian-12.yaml` makes or
+finds it), or the raw disk named as the argument.
 """
 
 from __future__ import annotations
@@ -295,8 +296,13 @@ def row(name: str, figures: Figures) -> None:
     print(
         f"  {name:38s} {figures.wall:6.2f} s wall {figures.cpu:6.2f} s CPU {figures.peak:6.0f} MB"
         f" {figures.puts:5.0f} puts {figures.puts / figures.upload_wall:5.0f}/s"
-        f" {figures.upload_cpu / figures.puts * 1000:5.2f} CPU-ms a put"
+        f" {put_cost(figures):5.2f} CPU-ms a put"
     )
+
+
+def put_cost(figures: Figures) -> float:
+    """Return the CPU milliseconds of a put: user and system time of the upload alone, process start-up left out."""
+    return figures.upload_cpu / figures.puts * 1000
 
 
 def compare(server: Server, disks: tuple[Path, Path, Path, int], rounds: int) -> list[str]:
@@ -315,17 +321,18 @@ def compare(server: Server, disks: tuple[Path, Path, Path, int], rounds: int) ->
     ours, (a, b) = middle["emi"], [middle[way] for way in list(WAYS)[1:]]
     print(f"  emi is {a.wall / ours.wall:.1f} times as fast as (a), for {ours.cpu / a.cpu:.2f} of its CPU;"
           f" {b.wall / ours.wall:.1f} times (b), for {ours.cpu / b.cpu:.2f}")  # fmt: skip
+    print(f"  CPU-ms a put: the upload alone, without process start-up; from the raw disk without inflating too, and there"
+          f" it is {put_cost(middle['emi, from raw']):.2f}")  # fmt: skip
     broken = []
     if any(one.puts != blocks for name, many in found.items() if name.startswith("emi") for one in many):
         broken.append("puts are not exactly the blocks that hold data")
     if max(one.peak for name, many in found.items() if name.startswith("emi") for one in many) > LIMITS["peak MB"]:
         broken.append(f"more than {LIMITS['peak MB']:.0f} MB of memory")
     if not server.snapshots:  # what follows is about the client, which only the sink leaves unlimited
-        cost = middle["emi, from raw"]
         if a.wall / ours.wall < LIMITS["times (a)"]:
             broken.append(f"less than {LIMITS['times (a)']} times as fast as (a)")
-        if cost.upload_cpu / cost.puts * 1000 > LIMITS["CPU-ms a put"]:
-            broken.append(f"more than {LIMITS['CPU-ms a put']} CPU-ms a put")
+        if put_cost(middle["emi, from raw"]) > LIMITS["CPU-ms a put"]:
+            broken.append(f"more than {LIMITS['CPU-ms a put']} CPU-ms a put, from the raw disk")
     return [f"{server.name}: {what}" for what in broken]
 
 
