@@ -321,8 +321,8 @@ def compare(server: Server, disks: tuple[Path, Path, Path, int], rounds: int) ->
     ours, (a, b) = middle["emi"], [middle[way] for way in list(WAYS)[1:]]
     print(f"  emi is {a.wall / ours.wall:.1f} times as fast as (a), for {ours.cpu / a.cpu:.2f} of its CPU;"
           f" {b.wall / ours.wall:.1f} times (b), for {ours.cpu / b.cpu:.2f}")  # fmt: skip
-    print(f"  CPU-ms a put: the upload alone, without process start-up; from the raw disk without inflating too, and there"
-          f" it is {put_cost(middle['emi, from raw']):.2f}")  # fmt: skip
+    print(f"  CPU-ms a put: the upload alone, without process start-up; from the raw disk, where nothing is inflated,"
+          f" {put_cost(middle['emi, from raw']):.2f}")  # fmt: skip
     broken = []
     if any(one.puts != blocks for name, many in found.items() if name.startswith("emi") for one in many):
         broken.append("puts are not exactly the blocks that hold data")
