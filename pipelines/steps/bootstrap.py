@@ -15,7 +15,7 @@ from builder.bootstrap.disk import SMALLEST
 from builder.bootstrap.install import Supply, check_host
 from builder.bootstrap.system import System, Variant
 from builder.digest import file_sha256
-from builder.errors import UsageError
+from builder.errors import InputError, UsageError
 from builder.fetch import Web
 from pipelines.artifact import ImageFile
 from pipelines.step import Inputs, LocalStep, Options, Outside, Work
@@ -139,8 +139,21 @@ class Bootstrap(LocalStep[BootstrapOptions]):
             keyring=_keyring(options, work.outside) if options.keyring else None,
         )
         target = work.scratch / "disk.raw"
+        _require_pinned(system, work)  # before the work, which would be in vain
         build(system, supply, target, scratch=work.scratch / "bootstrap", progress=work.progress)
+        _require_pinned(system, work)  # and after it: what apt read lies between
         return work.store.seal_image(target, format="raw", virtual_size=options.size)
+
+
+def _require_pinned(system: System, work: Work) -> None:
+    """Refuse another state of the archive than the one that the plan, and with it the key, was made for."""
+    now = state(system.sources, Web(mirrors=work.outside.mirrors)).lists
+    for name, digest in work.pins["lists"].items():
+        if now.get(name) != digest:
+            raise InputError(
+                f"the packages of {name} changed after this run began",
+                hint="Run again: it takes the packages as they are now.",
+            )
 
 
 def _keyring(options: BootstrapOptions, outside: Outside) -> Path:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from builder.errors import HostError, ToolMissing, UsageError
-from pipelines.step import Outside
+from builder.errors import HostError, InputError, ToolMissing, UsageError
+from builder.progress import SILENT
+from pipelines.step import Inputs, Outside, Work
 from pipelines.steps.bootstrap import Bootstrap, BootstrapOptions
 from pipelines.store import FileStore
 
@@ -153,6 +154,15 @@ def test_a_user_without_subordinate_ids_is_told_so(outside, monkeypatch):
     ) as caught:
         Bootstrap().pin(options(mirror="https://never.asked.invalid/"), outside)
     assert "sudo usermod --add-subuids" in (caught.value.hint or "")
+
+
+def test_an_archive_that_changed_since_is_refused_before_the_work(outside, archive, mirror, tmp_path):
+    pins = Bootstrap().pin(options(mirror=mirror), outside)
+    archive.write_text(INDEX.format(main="b" * 64))
+    work = Work(scratch=tmp_path / "scratch", outside=outside, pins=pins, progress=SILENT)
+    with pytest.raises(InputError, match="bookworm main changed after this run began"):
+        Bootstrap().build(options(mirror=mirror), Inputs(), work)
+    assert not (tmp_path / "scratch").exists()
 
 
 def test_more_packages_are_expected_to_be_more_bytes():
