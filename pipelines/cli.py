@@ -168,6 +168,12 @@ def store_prune() -> None:
     places.store_prune()
 
 
+@store_app.command("verify")
+def store_verify() -> None:
+    """Hold every file against its digest; remove what is damaged, so that it is made again."""
+    places.store_verify()
+
+
 @store_app.command("status")
 def store_status() -> None:
     """Show how many files the store holds and how much room they take."""

@@ -16,16 +16,18 @@ from builder.errors import BusyError
 
 
 @contextmanager
-def hold(path: Path, *, what: str, wait: bool) -> Iterator[Callable[[str], None]]:
+def hold(
+    path: Path, *, what: str, wait: bool, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Callable[[str], None]]:
     """Hold the lock at `path` inside the block; the kernel drops it when the process dies, however it dies.
 
-    When another holds it: wait for as long as it takes, or raise BusyError that names the holder (process, host, run,
-    since when). `what` says to people what is locked. The block gets a function to sign with a run's id; the file
-    stays, its content is only ever informative.
+    When another holds it: `tell` whom we wait for and wait for as long as it takes, or raise BusyError that names the
+    holder (process, host, run, since when). `what` says to people what is locked. The block gets a function to sign
+    with a run's id; the file stays, its content is only ever informative.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
-        _take(file, what=what, wait=wait)
+        _take(file, what=what, wait=wait, tell=tell)
         _sign(file, "(starting)")
         try:
             yield lambda run: _sign(file, run)
@@ -33,11 +35,15 @@ def hold(path: Path, *, what: str, wait: bool) -> Iterator[Callable[[str], None]
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _take(file: IO[str], *, what: str, wait: bool) -> None:
+def _take(file: IO[str], *, what: str, wait: bool, tell: Callable[[str], None]) -> None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise BusyError(f"{what} is in use by {holder(Path(file.name))}") from None
+        said = f"{what} is in use by {holder(Path(file.name))}"
+        if not wait:
+            raise BusyError(said) from None
+        tell(f"waiting: {said}")
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _sign(file: IO[str], run: str) -> None:

@@ -71,7 +71,7 @@ class Realiser:
         journal = self.surveyor.journal
         lock = self.home.key_lock(key)
         # Two recipes may share a step; the second waits for the first and then finds it done.
-        with locks.hold(lock, what=f"step {node.title}", wait=True) as sign:
+        with locks.hold(lock, what=f"step {node.title}", wait=True, tell=progress.note) as sign:
             sign(self.run)
             journal.use(self.run, key)
             prospect = self._prospect(node, inputs, key)

@@ -47,7 +47,7 @@ class Request:
     def to_json(self) -> dict[str, Any]:
         """Return the request with the recipe's digest, as the journal keeps it."""
         return {
-            "recipe": str(self.recipe.absolute()),
+            "recipe": str(self.recipe.resolve()),
             "sha256": hashlib.sha256(self.recipe.read_bytes()).hexdigest(),
             "variables": dict(self.variables),
             "cloud": self.cloud,
@@ -117,7 +117,8 @@ class Runner:
     def lock(self, *, wait: bool) -> AbstractContextManager[Callable[[str], None]]:
         """Hold this recipe on this target; a second run waits, or is refused by name of the holder (BusyError)."""
         path = self.home.recipe_lock(self.recipe.name, self.target.identity)
-        return locks.hold(path, what=f"recipe `{self.recipe.name}`", wait=wait)
+        tell = StepProgress(self.recipe.name, self.watch).note
+        return locks.hold(path, what=f"recipe `{self.recipe.name}`", wait=wait, tell=tell)
 
     def unfinished(self) -> Run | None:
         """Return the newest run that asked for the same of this recipe and target, if it did not finish."""
@@ -187,7 +188,7 @@ class Runner:
     def outside(self) -> Outside:
         """Return how steps look at the world."""
         return Outside(
-            recipe_directory=self.request.recipe.absolute().parent,
+            recipe_directory=self.request.recipe.resolve().parent,
             cache=self.home.cache,
             mirrors=self.request.mirrors,
             store=self.store,

@@ -138,7 +138,9 @@ class FileStore:
     def _seal(self, path: Path, digest: str) -> None:
         target = self._objects / self.name(digest)
         with self.shared():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.parent.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                durable.fsync_directory(self._objects)
             if target.exists():
                 os.utime(target)  # a prune that began before us must see it as new
                 path.unlink()
@@ -163,6 +165,18 @@ class FileStore:
             yield
         finally:
             os.close(descriptor)
+
+    def damaged(self) -> Iterator[Path]:
+        """Yield every object whose bytes are not those it is named by; reads the whole store."""
+        for path in sorted(self._objects.glob("*/*")):
+            algorithm, _, value = path.name.partition("-")
+            if algorithm == "blocks":
+                with open_image(path, "raw") as reader:
+                    found = content_digest(reader)
+            else:
+                found = file_sha256(path)
+            if found != f"{algorithm}:{value}":
+                yield path
 
     def prune(self, keep: Callable[[], Collection[str]], *, sealed_before: Callable[[], float]) -> Pruned:
         """Remove every object whose digest is not in `keep` and that was sealed before that time (epoch seconds).

@@ -169,6 +169,8 @@ class TerminalWatcher:
                 self._progress.advance(self._bars[step], count)
             case StepNote(step=step, text=text) if step in self._bars:
                 self._progress.update(self._bars[step], note=text)
+            case StepNote():  # before the step has a bar: whom it waits for
+                self._console.print(escape(f"{event.step}: {event.text}"), highlight=False)
             case StepFinished():
                 self._finish(event)
             case RunFinished():

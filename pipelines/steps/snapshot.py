@@ -11,6 +11,7 @@ from builder.cloud import ebs, snapshots
 from builder.cloud.api import Call, Cloud
 from builder.cloud.claims import Claim, only, tag_problems
 from builder.cloud.ledger import Ledger
+from builder.digest import BLOCK
 from builder.image.raw import RawReader
 from builder.image.stream import ImageReader
 from pipelines.artifact import File, ImageFile, Snapshot
@@ -101,6 +102,7 @@ class SnapshotStep(CloudStep[SnapshotOptions]):
             )
             sent = publication.publish(ledger)
         if options.verify:
+            work.progress.total(2 * sent.blocks * BLOCK)  # what was sent is read back
             with Ledger(work.scratch / "read-back", effect) as ledger:
                 snapshots.verify(cloud, effect, sent.content, virtual_size, ledger=ledger, progress=work.progress)
         return Snapshot(

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Collection
 from dataclasses import asdict
 
-from builder.errors import BusyError
+from builder.errors import BusyError, InputError
 from builder.sandbox import lifecycle
 from builder.units import format_size
 from pipelines import locks, ui
@@ -76,6 +76,25 @@ def _prune_scratch(where: Home, wanted: Collection[str]) -> int:
             continue
         removed += 1
     return removed
+
+
+def store_verify() -> None:
+    """Hold every file against its digest; what is damaged is removed, and made again by the next run that needs it.
+
+    Raises InputError when something was.
+    """
+    where = home().make()
+    damaged = list(FileStore(where.objects).damaged())
+    for path in damaged:
+        path.unlink()
+        ui.say(f"damaged, removed: {path}")
+    if damaged:
+        raise InputError(
+            f"{len(damaged)} files of the store did not hold the bytes they are named by",
+            hint="Check the disk. `emi run` makes them again; a snapshot made from one lately is in doubt.",
+        )
+    store_status()
+    ui.say("every one holds the bytes it is named by")
 
 
 def store_status() -> None:
