@@ -88,16 +88,23 @@ def run(
 
 
 def follow(
-    argv: Sequence[str | Path], *, heard: Callable[[str], None], environment: Mapping[str, str] | None = None
+    argv: Sequence[str | Path],
+    *,
+    heard: Callable[[str], None],
+    stdout: int = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a program to its end, handing each line of its standard error to `heard` as it comes; otherwise as `run`."""
+    """Run a program to its end, handing each line of its standard error to `heard` as it comes; otherwise as `run`.
+
+    Standard output goes to the descriptor `stdout`, which stays the caller's to close.
+    """
     command = [str(word) for word in argv]
     find(command[0])
     reader, writer = os.pipe()
     last: deque[str] = deque(maxlen=40)
     with open(reader, encoding="utf-8", errors="replace") as lines:
         try:
-            process = start(command, stderr=writer, environment=environment)
+            process = start(command, stdout=stdout, stderr=writer, environment=environment)
         finally:
             os.close(writer)
         try:

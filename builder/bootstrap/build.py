@@ -7,7 +7,6 @@ from pathlib import Path
 from builder.bootstrap import disk
 from builder.bootstrap.install import Supply, check_host, install, remove
 from builder.bootstrap.system import System, finish
-from builder.bootstrap.tree import Tree
 from builder.progress import SILENT, Progress
 from builder.units import format_size
 
@@ -23,11 +22,7 @@ def build(system: System, supply: Supply, target: Path, *, scratch: Path, progre
     check_host()
     remove(scratch)
     scratch.mkdir(parents=True)
-    archive = scratch / "system.tar"
-    install(system, supply, archive, scratch=scratch, progress=progress)
-    tree = Tree(scratch / "contents")
-    tree.unpack(archive)
-    archive.unlink()
+    tree = install(system, supply, scratch=scratch, progress=progress)
     finish(system, tree)
     packages = (tree.read("var/lib/dpkg/status") or b"").count(b"\nStatus: install ok installed")
     data = format_size(sum(node.size for node in tree))

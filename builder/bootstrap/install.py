@@ -1,4 +1,4 @@
-"""Packages become a tar of an installed system: mmdebstrap in namespaces of its own.
+"""Packages become the tree of an installed system: mmdebstrap in namespaces of its own, its tar read as it comes.
 
 The mount and pid namespaces are the kernel's guarantee that nothing outlives us: when we die, `unshare` dies
 (`setpriv --pdeathsig`), then the first process of the namespace (`--kill-child`), then every other process and every
@@ -13,18 +13,20 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder import proc
+from builder import pool, proc
 from builder.bootstrap import hooks
 from builder.bootstrap.system import BASE, System
-from builder.errors import HostError
+from builder.bootstrap.tree import Tree
+from builder.errors import ArchiveRefused, HostError, ToolFailed
 from builder.progress import Progress
 
 TOOLS = ("mmdebstrap", "unshare", "mke2fs", "debugfs", "e2fsck", "sgdisk", "mkfs.vfat", "mmd", "mcopy")
-_NOISE = re.compile(r"chroot architecture|automatically chosen|running --|skipping|success in|finding correct")
+_NOISE = re.compile(r"I: (chroot arch|automatic|running --|skipping|success|finding correct|using|removing|done|/)")
 _LOCAL_MIRROR_HOOKS = "/usr/share/mmdebstrap/hooks/file-mirror-automount"
 
 
@@ -58,27 +60,58 @@ class Supply:
     keyring: Path | None = None
 
 
-def install(system: System, supply: Supply, archive: Path, *, scratch: Path, progress: Progress) -> None:
-    """Write the installed system as a tar at `archive`.
+def install(system: System, supply: Supply, *, scratch: Path, progress: Progress) -> Tree:
+    """Return the installed system's files, unpacked below `scratch` while mmdebstrap packs them.
 
-    Raises
-    ToolFailed with the last of apt's words, DiskFull. A crash leaves files in `scratch` and no process; `remove` clears
-    scratch, whoever the files belong to.
+    Raises ToolFailed with the last of apt's words, DiskFull, ArchiveRefused. A crash leaves files in `scratch` and no
+    process; `remove` clears scratch, whoever the files belong to.
     """
-    temporary = scratch / "installing"
-    temporary.mkdir(parents=True)
+    temporary, contents = scratch / "installing", scratch / "contents"
+    for directory in (temporary, contents):
+        directory.mkdir()
     hooks.write(system, scratch / "hooks", cache=supply.cache)
+    tree = Tree(contents)
+    reader, writer = os.pipe()
+    unpacking = pool.Background(lambda: _unpack(tree, reader))
+    try:
+        try:
+            _follow(system, supply, scratch, writer, progress)
+        finally:
+            os.close(writer)
+    except ToolFailed:
+        _raise_cause(unpacking)
+        raise
+    unpacking.result()
+    return tree
 
+
+def _unpack(tree: Tree, reader: int) -> None:
+    # Closed on an error as well: mmdebstrap then ends at its next write instead of waiting for a reader.
+    with open(reader, "rb") as archive:
+        tree.unpack(archive)
+
+
+def _raise_cause(unpacking: pool.Background[None]) -> None:
+    """Raise what kept the tar from being read; a tar that was cut off is what the failed program left, no cause."""
+    try:
+        unpacking.result()
+    except ArchiveRefused as refused:
+        if not isinstance(refused.__cause__, tarfile.TarError):
+            raise
+
+
+def _follow(system: System, supply: Supply, scratch: Path, writer: int, progress: Progress) -> None:
     def heard(line: str) -> None:
-        if line.startswith("I: ") and not _NOISE.search(line):
+        if line.startswith("I: ") and not _NOISE.match(line):
             progress.note(line.removeprefix("I: ").removesuffix("..."))
 
     proc.follow(
-        [*_namespaces(), *_command(system, supply, archive, scratch / "hooks")],
+        [*_namespaces(), *_command(system, supply, scratch / "hooks")],
         heard=heard,
+        stdout=writer,
         environment={
             "SOURCE_DATE_EPOCH": str(system.epoch),
-            "TMPDIR": str(temporary),
+            "TMPDIR": str(scratch / "installing"),
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",
             "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
@@ -97,7 +130,7 @@ def _namespaces() -> Sequence[str]:
     return ("unshare", *user, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 
 
-def _command(system: System, supply: Supply, archive: Path, hooks: Path) -> Sequence[str]:
+def _command(system: System, supply: Supply, scripts: Path) -> Sequence[str]:
     sources = [source.through(supply.mirrors) for source in system.sources]
     local = any(source.uri.startswith(("file:", "copy:")) for source in sources)
     return [
@@ -105,7 +138,7 @@ def _command(system: System, supply: Supply, archive: Path, hooks: Path) -> Sequ
         f"--include={','.join([*BASE[system.distribution], *system.packages])}",
         *([f"--keyring={supply.keyring}"] if supply.keyring else []),
         *([f"--hook-directory={_LOCAL_MIRROR_HOOKS}"] if local else []),
-        f"--hook-directory={hooks}",
+        f"--hook-directory={scripts}",
         "--skip=essential/unlink",  # or the essential packages would be gone before the cache can keep them
-        *("--", system.suite, str(archive), *map(str, sources)),
+        *("--", system.suite, "-", *map(str, sources)),
     ]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from builder.durable import translate_disk_full
 from builder.errors import ArchiveRefused
@@ -109,13 +110,14 @@ class Tree:
             if node.mtime > epoch:
                 self._nodes[path] = replace(node, mtime=epoch)
 
-    def unpack(self, archive: Path) -> None:
-        """Add every member of a tar (GNU or pax, as mmdebstrap writes it), its content copied out. /dev stays empty.
+    def unpack(self, archive: BinaryIO) -> None:
+        """Add every member of a tar (GNU or pax, as mmdebstrap writes it), read once from front to end.
 
-        The kernel fills /dev before init runs, and only root could make its nodes. Raises ArchiveRefused for a member
-        that is neither file, directory nor link, and DiskFull.
+        /dev stays empty: the kernel fills it before init runs, and only root could make its nodes. Raises
+        ArchiveRefused for a tar that is cut off or damaged or holds a member that is neither file, directory nor link,
+        and DiskFull.
         """
-        with translate_disk_full(self._contents), tarfile.open(archive, "r:") as tar:
+        with translate_disk_full(self._contents), _translate_damage(), tarfile.open(fileobj=archive, mode="r|") as tar:
             for member in tar:
                 path = member.name.removeprefix(".").strip("/")
                 if not path.startswith("dev/"):
@@ -166,3 +168,11 @@ class Tree:
         directory = self._contents / str(self._count // _PER_DIRECTORY)
         directory.mkdir(parents=True, exist_ok=True)
         return directory / str(self._count)
+
+
+@contextmanager
+def _translate_damage() -> Iterator[None]:
+    try:
+        yield
+    except tarfile.TarError as error:
+        raise ArchiveRefused(f"the tar of the bootstrapped system is cut off or damaged: {error}") from error

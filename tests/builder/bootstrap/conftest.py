@@ -96,7 +96,8 @@ def make_tree(tmp_path: Path) -> Callable[..., Tree]:
         made += 1
         tree = Tree(tmp_path / f"contents-{made}")
         (tmp_path / f"contents-{made}").mkdir()
-        tree.unpack(write_tar(tmp_path / f"{made}.tar", entries or ENTRIES))
+        with open(write_tar(tmp_path / f"{made}.tar", entries or ENTRIES), "rb") as archive:
+            tree.unpack(archive)
         return tree
 
     return make

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from builder.bootstrap import install
 from builder.bootstrap.install import check_host, remove
+from builder.errors import ArchiveRefused, ToolFailed
+from builder.progress import SILENT
 
 # What install does with mmdebstrap, done with a script that mounts, leaves a daemon behind and would sleep on.
 ASK = """\
@@ -68,3 +71,36 @@ def test_remove_is_content_with_nothing(tmp_path):
     (tmp_path / "made" / "deep").mkdir(parents=True)
     remove(tmp_path / "made")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def install_with(tmp_path, system, monkeypatch):
+    """Install with a shell script in mmdebstrap's place, which writes its tar to standard output."""
+
+    def install_with(script):
+        monkeypatch.setattr(install, "_command", lambda *_: ["sh", "-c", script])
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        return install.install(system, install.Supply(), scratch=scratch, progress=SILENT)
+
+    return install_with
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "message"),
+    [
+        ("echo 'E: no such package' >&2; exit 25", ToolFailed, "E: no such package"),
+        ("tar -c /etc/hostname | head -c 700; exit 25", ToolFailed, "exit status 25"),
+        ("tar -c /etc/hostname | head -c 700", ArchiveRefused, "cut off or damaged"),
+        ("tar -c /dev/null --transform s,^dev,opt,; yes; exit 25", ArchiveRefused, "/opt/null .* is a device"),
+    ],
+)
+def test_what_ended_the_installation_is_what_is_said(install_with, script, error, message):
+    with pytest.raises(error, match=message):
+        install_with(script)
+
+
+def test_the_tree_is_what_the_program_packed(install_with, tmp_path):
+    tree = install_with("echo 'I: installing' >&2; tar -C /etc -c ./os-release ./hosts")
+    assert tree.read("hosts") == Path("/etc/hosts").read_bytes()
+    assert {node.path for node in tree} == {"", "os-release", "hosts"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 
 import pytest
 
 from builder.bootstrap.system import finish
+from builder.bootstrap.tree import Tree
 from builder.errors import ArchiveRefused
 
 
@@ -53,6 +55,14 @@ def test_dev_stays_empty(make_tree):
 def test_special_files_are_refused(make_tree, entry, kind):
     with pytest.raises(ArchiveRefused, match="/srv/thing in the bootstrapped system is a device"):
         make_tree(entry("./srv/thing", kind=kind))
+
+
+@pytest.mark.parametrize("keep", [0, 511, 3000])
+def test_a_tar_that_is_cut_off_is_refused(make_tree, tmp_path, keep):
+    make_tree()
+    whole = (tmp_path / "1.tar").read_bytes()
+    with pytest.raises(ArchiveRefused, match="cut off or damaged"):
+        Tree(tmp_path / "contents-1").unpack(io.BytesIO(whole[:keep]))
 
 
 def test_nothing_lands_outside_the_contents(make_tree, entry, tmp_path):
