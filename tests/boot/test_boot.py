@@ -38,7 +38,7 @@ def test_by_uefi_and_at_home(demo, boot):
         ("ip -4 -o address show scope global | grep -o 10.0.2.15", "10.0.2.15"),
         ("grep -c . /etc/machine-id", "1"),
         # What upgrades of GRUB and of the kernel do: both loaders are installed anew, the menu keeps its console.
-        ("sh /var/lib/dpkg/info/grub-cloud-amd64.postinst triggered x | grep -c 'No error reported'", "2"),
+        ("sh /var/lib/dpkg/info/grub-cloud-amd64.postinst triggered x 2>&1 | grep -c 'No error reported'", "2"),
         ("update-grub 2>/dev/null; grep -q 'console=ttyS0,115200' /boot/grub/grub.cfg && echo yes", "yes"),
         ("dpkg --audit", ""),
     ):  # fmt: skip
