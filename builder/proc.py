@@ -19,7 +19,6 @@ from builder.errors import ToolFailed, ToolMissing
 PACKAGES: Mapping[str, str] = {
     "debugfs": "e2fsprogs",
     "gpgv": "gpgv",
-    "grub-mkimage": "grub-common",
     "mcopy": "mtools",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.vfat": "dosfstools",
@@ -28,7 +27,6 @@ PACKAGES: Mapping[str, str] = {
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
     "qemu-img": "qemu-utils",
-    "qemu-nbd": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "sgdisk": "gdisk",
 }
