@@ -86,6 +86,11 @@ def _run(request: Request, watch: Watcher, *, wait: bool, as_json: bool, target:
 
 
 def _request(path: Path, variables: Sequence[str], mirrors: Sequence[str], cloud: str | None) -> Request:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UsageError(
+            f"{path} is no regular file: `emi resume` could not read it again",
+            hint="Write the recipe to a file first; `emi validate` takes a pipe as well.",
+        )
     return Request(recipe=path, variables=_pairs(variables, "--var"), cloud=choose(cloud), mirrors=_mirrors(mirrors))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,11 @@ def test_the_sandbox_starts_once_says_where_it_is_and_stops(emi) -> None:
     assert "0 images, 0 snapshots" in emi("sandbox", "status").out
     assert emi("sandbox", "stop").out == "The sandbox is stopped.\n"
     assert emi("sandbox", "stop").out == "The sandbox was not running.\n"
+
+
+def test_a_recipe_that_could_not_be_read_again_is_refused(emi, tmp_path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for verb in ("run", "plan"):
+        done = emi(verb, pipe, timeout=30)
+        assert (done.code, "is no regular file" in done.err) == (2, True), done.err
