@@ -42,11 +42,10 @@ class Subject:
 
     def sweep(self, choose: Callable[[list[str]], list[str]], log: Path) -> str:
         """Kill a run at each chosen moment, resume it, and look; return what was done, in words."""
-        self.emi.run(
-            self.recipe, *self.words(9000)
-        )  # so that what is shared is done, and all runs reach the same points
+        self.emi.run(self.recipe, *self.words(9000))  # what all runs share is done now: they reach the same points
+        began = self.sight.position()
         self.emi.run(self.recipe, *self.words(9001), EMI_CRASH_LOG=str(log))
-        blocks = self.puts_since(0) // 2
+        blocks = self.puts_since(began)
         points = choose(points_of(log))
         assert len(points) >= 25
         assert sum("PutSnapshotBlock" in point for point in points) >= 4
