@@ -112,9 +112,9 @@ def test_the_demos_cloud_steps(demo, eyes, tmp_path, capsys) -> None:
         sight=eyes(demo.emi),
         recipe=ROOT / "recipes" / "debian-12.yaml",
         connections=64,
-        words=lambda number: ("--var", f"version={number}"),
-        image="debian-{}-amd64",
-        snapshot="Debian {}",
+        words=lambda number: ("--var", f"version=sweep-{number}"),  # the demo itself is version 12
+        image="debian-sweep-{}-amd64",
+        snapshot="Debian sweep-{}",
     )
     said = subject.sweep(thinned, tmp_path / "points")
     with capsys.disabled():
