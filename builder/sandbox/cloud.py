@@ -70,19 +70,19 @@ class Cloud:
         self._writers: dict[str, Writers] = {}
         self._progress: dict[str, int] = {}
         self._lock = pool.Lock()
-        disks.sweep(set(state.snapshots))
-        for snapshot in state.snapshots.values():
+        disks.sweep(set(state.all(Snapshot)))
+        for snapshot in state.all(Snapshot).values():
             if snapshot.sealed_time is None:
                 self.disk(snapshot).recover()
 
     def snapshot(self, caller: Caller, snapshot_id: str) -> Snapshot | None:
         """Return the caller's snapshot of that id, or None."""
-        found = self.state.snapshots.get(snapshot_id)
+        found = self.state.all(Snapshot).get(snapshot_id)
         return found if found and (found.account, found.region) == (caller.account, caller.region) else None
 
     def image(self, caller: Caller, image_id: str) -> Image | None:
         """Return the caller's image of that id, deregistered ones included, or None."""
-        found = self.state.images.get(image_id)
+        found = self.state.all(Image).get(image_id)
         return found if found and (found.account, found.region) == (caller.account, caller.region) else None
 
     def disk(self, snapshot: Snapshot) -> Disk:
@@ -135,7 +135,7 @@ class Cloud:
         """Make the snapshot's blocks durable and then its record sealed. The caller holds its writers off."""
         self.disk(snapshot).sync()
         with self.state.lock:
-            current = self.state.snapshots.get(snapshot.snapshot_id)  # its tags may have changed meanwhile
+            current = self.state.all(Snapshot).get(snapshot.snapshot_id)  # its tags may have changed meanwhile
             if current is not None:
                 self.state.put(replace(current, sealed_time=time.time()))
         self._progress.pop(snapshot.snapshot_id, None)
@@ -154,9 +154,9 @@ class Cloud:
 
     def summary(self) -> dict[str, int]:
         """Return how much there is: what `emi sandbox status` shows."""
-        snapshots = list(self.state.snapshots.values())
+        snapshots = list(self.state.all(Snapshot).values())
         return {
-            "images": sum(not image.deregistered for image in list(self.state.images.values())),
+            "images": sum(not image.deregistered for image in list(self.state.all(Image).values())),
             "snapshots": len(snapshots),
             "pending_snapshots": sum(self.status(one) == "pending" for one in snapshots),
             "volume_bytes": sum(one.volume_size * GIB for one in snapshots),

@@ -55,7 +55,7 @@ class Starter:
             if wish.token:
                 key = token_key(caller.account, caller.region, _ACTION, wish.token)
                 with self._cloud.state.lock:
-                    used = self._cloud.state.token(key)
+                    used = self._cloud.state.find(ClientToken, key)
                 if used is not None:
                     return _again(used, wish)
             return self._create(caller, wish)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from builder import pool
-from builder.sandbox.records import ClientToken, Image, Record, Snapshot, from_json, key_of, to_json
+from builder.sandbox.records import Record, from_json, to_json
+
+Kind = TypeVar("Kind", bound=Record)
 
 _SCHEMA = """
 create table if not exists record (
@@ -23,6 +25,10 @@ create table if not exists record (
     unique (kind, key)
 );
 """
+_PUT = (
+    "insert into record (kind, key, body) values (?, ?, ?) on conflict (kind, key) do update set body = excluded.body"
+)
+_REMOVE = "delete from record where kind = ? and key = ?"
 
 
 class State:
@@ -33,63 +39,63 @@ class State:
         self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         # FULL: an acknowledged record outlives a power cut as well as kill -9.
         self._database.executescript(f"pragma journal_mode=wal; pragma synchronous=full; {_SCHEMA}")
-        self._snapshots: dict[str, Snapshot] = {}
-        self._images: dict[str, Image] = {}
-        rows = self._database.execute("select kind, body from record where kind != 'ClientToken' order by sequence")
-        for kind, body in rows:
-            self._remember(from_json(kind, body))
+        self._kinds: dict[type[Record], dict[str, Record]] = {}
+        for (kind,) in self._database.execute("select distinct kind from record").fetchall():
+            if Record.kind(kind).in_memory:
+                rows = self._database.execute("select body from record where kind = ? order by sequence", (kind,))
+                for (body,) in rows:
+                    self._remember(from_json(kind, body))
 
-    @property
-    def snapshots(self) -> Mapping[str, Snapshot]:
-        """Every snapshot by id, in order of creation."""
-        return self._snapshots
+    def all(self, kind: type[Kind]) -> Mapping[str, Kind]:
+        """Return every record of a kind by its key, in order of creation: a view that changes with the state.
 
-    @property
-    def images(self) -> Mapping[str, Image]:
-        """Every image by id, in order of creation, deregistered ones included."""
-        return self._images
+        Iterate over a copy, `list(...)`, unless under `lock`.
+        """
+        return cast("Mapping[str, Kind]", self._kinds.setdefault(kind, {}))
 
-    def token(self, key: str) -> ClientToken | None:
-        """Return what the client token of that key (records.token_key) was used for. Call it under `lock`."""
+    def find(self, kind: type[Kind], key: str) -> Kind | None:
+        """Return a record, or None. Call it under `lock` for a kind that is not held in memory."""
+        if kind.in_memory:
+            return self.all(kind).get(key)
         row = self._database.execute(
-            "select body from record where kind = 'ClientToken' and key = ?", (key,)
+            "select body from record where kind = ? and key = ?", (kind.__name__, key)
         ).fetchone()
-        return cast(ClientToken, from_json("ClientToken", row[0])) if row else None
+        return cast(Kind, from_json(kind.__name__, row[0])) if row else None
 
     def put(self, *records: Record) -> None:
         """Add or replace the records, all or none; on the disk when this returns. Call it under `lock`."""
-        rows = [(type(record).__name__, key_of(record), to_json(record)) for record in records]
-        self._commit(
-            "insert into record (kind, key, body) values (?, ?, ?)"
-            " on conflict (kind, key) do update set body = excluded.body",
-            rows,
-        )
-        for record in records:
-            self._remember(record)
+        self.change(put=records)
 
-    def remove(self, snapshot: Snapshot) -> None:
-        """Forget the snapshot, durably. Call it under `lock`."""
-        self._commit("delete from record where kind = ? and key = ?", [("Snapshot", snapshot.snapshot_id)])
-        del self._snapshots[snapshot.snapshot_id]
+    def remove(self, *records: Record) -> None:
+        """Forget the records, all or none, durably; fine for those that are gone. Call it under `lock`."""
+        self.change(remove=records)
+
+    def change(self, *, put: Iterable[Record] = (), remove: Iterable[Record] = ()) -> None:
+        """Add or replace some records and forget others, in one transaction. Call it under `lock`."""
+        put, remove = list(put), list(remove)
+        self._commit(
+            (_PUT, [(type(record).__name__, record.key, to_json(record)) for record in put]),
+            (_REMOVE, [(type(record).__name__, record.key) for record in remove]),
+        )
+        for record in put:
+            self._remember(record)
+        for record in remove:
+            self._kinds.get(type(record), {}).pop(record.key, None)
 
     def close(self) -> None:
         """Fold the write-ahead log into the file."""
         self._database.close()
 
-    def _commit(self, statement: str, rows: Iterable[tuple[str, ...]]) -> None:
+    def _commit(self, *statements: tuple[str, list[Any]]) -> None:
         self._database.execute("begin immediate")
         try:
-            self._database.executemany(statement, rows)
+            for statement, rows in statements:
+                self._database.executemany(statement, rows)
             self._database.execute("commit")
         except BaseException:
             self._database.execute("rollback")
             raise
 
     def _remember(self, record: Record) -> None:
-        match record:
-            case Snapshot():
-                self._snapshots[record.snapshot_id] = record
-            case Image():
-                self._images[record.image_id] = record
-            case ClientToken():
-                pass  # looked up in the file: they only grow
+        if record.in_memory:
+            self._kinds.setdefault(type(record), {})[record.key] = record

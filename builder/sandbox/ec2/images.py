@@ -63,7 +63,7 @@ def _describe_images(cloud: Cloud, caller: Caller, values: Values) -> Values:
         found = [_described(cloud, caller, image_id) for image_id in dict.fromkeys(ids)]
     else:
         mine = (caller.account, caller.region)
-        known = list(cloud.state.images.values())
+        known = list(cloud.state.all(Image).values())
         found = [one for one in known if (one.account, one.region) == mine and not one.deregistered]
     owners = {caller.account if owner == "self" else owner for owner in values.get("Owners", ())}
     users = set(values.get("ExecutableUsers", ()))

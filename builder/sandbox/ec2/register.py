@@ -36,7 +36,7 @@ def _register_image(cloud: Cloud, caller: Caller, values: Values) -> Values:
     tags = specified(values.get("TagSpecifications", ()), "image")
     with cloud.state.lock:
         name = values["Name"]
-        for other in cloud.state.images.values():
+        for other in cloud.state.all(Image).values():
             same = (other.account, other.region, other.name) == (caller.account, caller.region, name)
             if same and not other.deregistered:
                 message = f"AMI name {name} is already in use by AMI {other.image_id}"

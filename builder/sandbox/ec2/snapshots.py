@@ -37,7 +37,7 @@ def _describe_snapshots(cloud: Cloud, caller: Caller, values: Values) -> Values:
         found = [require(cloud, caller, snapshot_id) for snapshot_id in dict.fromkeys(ids)]
     else:
         mine = (caller.account, caller.region)
-        found = [one for one in list(cloud.state.snapshots.values()) if (one.account, one.region) == mine]
+        found = [one for one in list(cloud.state.all(Snapshot).values()) if (one.account, one.region) == mine]
     owners = {caller.account if owner == "self" else owner for owner in values.get("OwnerIds", ())}
     readers = set(values.get("RestorableByUserIds", ()))
     found = [
@@ -94,7 +94,7 @@ def _traits(cloud: Cloud, snapshot: Snapshot) -> Traits:
 def _delete_snapshot(cloud: Cloud, caller: Caller, values: Values) -> Values:
     with cloud.state.lock:
         snapshot = require(cloud, caller, values["SnapshotId"])
-        if user := next((image for image in cloud.state.images.values() if _uses(image, snapshot)), None):
+        if user := next((image for image in cloud.state.all(Image).values() if _uses(image, snapshot)), None):
             message = f"The snapshot {snapshot.snapshot_id} is currently in use by {user.image_id}"
             raise Refusal("InvalidSnapshot.InUse", message)
         cloud.forget(snapshot)

@@ -95,10 +95,10 @@ def _describe_tags(cloud: Cloud, caller: Caller, values: Values) -> Values:
 
 def _tagged(cloud: Cloud, caller: Caller) -> Iterable[tuple[str, str, Mapping[str, str]]]:
     mine = (caller.account, caller.region)
-    for image in list(cloud.state.images.values()):
+    for image in list(cloud.state.all(Image).values()):
         if (image.account, image.region) == mine and not image.deregistered:
             yield image.image_id, "image", image.tags
-    for snapshot in list(cloud.state.snapshots.values()):
+    for snapshot in list(cloud.state.all(Snapshot).values()):
         if (snapshot.account, snapshot.region) == mine:
             yield snapshot.snapshot_id, "snapshot", snapshot.tags
 

@@ -52,10 +52,10 @@ def test_the_state_is_read_again_in_order(tmp_path):
     state.remove(others[1])
     state.close()
     again = State(tmp_path / "state.sqlite")
-    assert list(again.snapshots) == ["snap-01", "snap-9", "snap-5"]
-    assert again.snapshots["snap-01"].description == "changed"
-    assert again.images == {"ami-01": IMAGE}
-    assert (again.token(TOKEN.key), again.token("other")) == (TOKEN, None)
+    assert list(again.all(Snapshot)) == ["snap-01", "snap-9", "snap-5"]
+    assert again.all(Snapshot)["snap-01"].description == "changed"
+    assert again.all(Image) == {"ami-01": IMAGE}
+    assert (again.find(ClientToken, TOKEN.key), again.find(ClientToken, "other")) == (TOKEN, None)
     again.close()
 
 
@@ -63,9 +63,9 @@ def test_a_change_is_all_or_nothing(tmp_path):
     state = State(tmp_path / "state.sqlite")
     with pytest.raises(TypeError):
         state.put(SNAPSHOT, replace(IMAGE, tags={"a": object()}))
-    assert not state.snapshots
+    assert not state.all(Snapshot)
     state.put(IMAGE)
-    assert list(state.images) == ["ami-01"]
+    assert list(state.all(Image)) == ["ami-01"]
     state.close()
 
 
