@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess  # noqa: TID251 - tests start emi as a user does
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,9 @@ from builder.sandbox import lifecycle
 ROOT = Path(__file__).parent.parent
 EMI = Path(sys.executable).parent / "emi"
 MIB = 1 << 20
+
+# A shell starts what runs in its background with SIGINT ignored, which processes inherit and emi then rightly obeys.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
