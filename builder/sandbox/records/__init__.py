@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from builder.sandbox.records.base import Record, from_json, to_json
 from builder.sandbox.records.images import BlockDevice, Image
+from builder.sandbox.records.instances import Instance, MetadataOptions
 from builder.sandbox.records.snapshots import GIB, Snapshot
 from builder.sandbox.records.tokens import ClientToken, token_key
 
-__all__ = ["GIB", "BlockDevice", "ClientToken", "Image", "Record", "Snapshot", "from_json", "to_json", "token_key"]
+__all__ = [
+    "GIB",
+    "BlockDevice",
+    "ClientToken",
+    "Image",
+    "Instance",
+    "MetadataOptions",
+    "Record",
+    "Snapshot",
+    "from_json",
+    "to_json",
+    "token_key",
+]

@@ -1,0 +1,48 @@
+"""Which instances there are, and in which state: computed from their records and the clock."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+from builder.sandbox.cloud import Cloud
+from builder.sandbox.ec2.action import Values
+from builder.sandbox.records import Instance
+from builder.sandbox.wire import Caller, Refusal
+
+CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+_ON_THE_WAY = {"running": "pending", "stopped": "stopping", "terminated": "shutting-down"}
+_TOMBSTONE = 3600  # seconds that a terminated instance is still described: "usually within one hour" (EC2's guide)
+
+
+def state_of(cloud: Cloud, instance: Instance) -> str:
+    """Return the instance's state; each transition takes `settle` seconds."""
+    arrived = time.time() >= instance.since + cloud.settle
+    return instance.goal if arrived else _ON_THE_WAY[instance.goal]
+
+
+def state_shape(state: str) -> Values:
+    """Return a state as EC2 shows it."""
+    return {"Code": CODES[state], "Name": state}
+
+
+def require(cloud: Cloud, caller: Caller, instance_id: str) -> Instance:
+    """Return the caller's instance, a terminated one too while it is described. Raises Refusal."""
+    if not re.fullmatch(r"i-[0-9a-f]{8,17}", instance_id):
+        raise Refusal("InvalidInstanceID.Malformed", f'Invalid id: "{instance_id}" (expecting "i-...")')
+    found = cloud.state.all(Instance).get(instance_id)
+    if found is None or not _visible(caller, found):
+        raise Refusal("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist")
+    return found
+
+
+def of(cloud: Cloud, caller: Caller) -> Iterator[Instance]:
+    """Yield the caller's instances in order of creation, terminated ones while they are described."""
+    return (one for one in list(cloud.state.all(Instance).values()) if _visible(caller, one))
+
+
+def _visible(caller: Caller, instance: Instance) -> bool:
+    if (instance.account, instance.region) != (caller.account, caller.region):
+        return False
+    return instance.goal != "terminated" or time.time() < instance.since + _TOMBSTONE
