@@ -27,6 +27,8 @@ from pipelines.artifact import ARTIFACT, File, ImageFile, MachineImage, Snapshot
 
 Status = Literal["running", "ok", "failed", "interrupted"]
 
+_VERSION = 1  # of the tables, in SQLite's user_version: raise it with every change that an older emi would misread
+
 _tables = sql.MetaData()
 _words = sql.Table(
     "words",
@@ -135,7 +137,19 @@ class Journal:
         self._engine = sql.create_engine(address, connect_args={"timeout": 60})
         sql.event.listen(self._engine, "connect", _make_durable)
         with self._durably() as connection:
+            self._require_known(connection)
             _tables.create_all(connection)
+
+    def _require_known(self, connection: sql.Connection) -> None:
+        """Raise HostError for a journal of a later version, untouched; mark a new one with ours."""
+        found = connection.scalar(sql.text("PRAGMA user_version"))
+        if found not in (0, _VERSION):
+            raise HostError(
+                f"the journal {self._path} has version {found}; this emi knows version {_VERSION}",
+                hint="Use the emi that wrote it or a later one, or another EMI_HOME.",
+            )
+        if found == 0:
+            connection.execute(sql.text(f"PRAGMA user_version = {_VERSION}"))
 
     def close(self) -> None:
         """Release the file."""

@@ -113,6 +113,20 @@ def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
     assert "Move it away" in str(caught.value.hint)
 
 
+def test_a_journal_of_a_later_version_is_left_alone(tmp_path: Path, journal: Journal) -> None:
+    journal.write("k", 1, Intent(at=1), run="r")
+    journal.close()
+    path = tmp_path / "journal.sqlite"
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(HostError, match="has version 2; this emi knows version 1"):
+        Journal(path)
+    assert path.read_bytes() == before
+
+
 def test_damage_that_a_reader_meets_is_named(tmp_path: Path, journal: Journal) -> None:
     journal.close()
     with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
