@@ -14,9 +14,11 @@ GIB = 1 << 30
 class Snapshot(Record):
     """A snapshot's record; its bytes are a Disk (disks.py) of the same id.
 
-    `lineage` is the id of the first snapshot it descends from (its own when it has no parent). `sealed_time` is when
-    CompleteSnapshot was accepted, in seconds since the epoch. Its state is computed from these and the clock, so that
-    no timer has to survive a crash.
+    `lineage` names what it descends from: its first parent (itself without one) or the volume that all of them were
+    taken of. `sealed_time` is when its bytes were whole and nobody could put more, in seconds since the epoch: when
+    CompleteSnapshot was accepted, or our own work was done. Its state is computed from these and the clock, so that no
+    timer has to survive a crash. With `taken` its bytes are there from the first moment, and as long as it is not
+    sealed the record is the order to list their blocks.
     """
 
     snapshot_id: str
@@ -30,6 +32,13 @@ class Snapshot(Record):
     tags: Mapping[str, str] = field(default_factory=dict)
     timeout: int = 60  # minutes without a put until it is cancelled; StartSnapshot's default
     sealed_time: float | None = None
+    taken: bool = False  # of a volume or an imported image, not put block by block
+    failure: str | None = None
+    volume_id: str | None = None
+    encrypted: bool = False
+    kms_key_id: str | None = None
+    create_volume_permissions: tuple[str, ...] = ()  # account ids, and `all` for everybody
+    completion_minutes: int | None = None  # of a time-based copy
 
     @property
     def key(self) -> str:
