@@ -20,8 +20,9 @@ test-all: setup lint ## lint, then all tests, the long sweeps too
 lint: setup ## ruff, mypy, import contracts, shellcheck, generated docs
 	@tools/lint.sh
 
-docs: setup ## write the generated pages: docs/steps.md, docs/errors.md, docs/recipe.schema.json
+docs: setup ## write the generated pages: steps, errors, the recipes' schema, the sandbox's behaviour
 	@.venv/bin/python -m pipelines.docs
+	@PYTHONPATH=. .venv/bin/python tools/behaviour.py
 
 lock: setup ## pin the Python packages anew, with hashes
 	@tools/lock.sh

@@ -39,6 +39,7 @@ def test_a_start_answers_and_a_second_start_adopts_it(make_sandbox, tmp_path):
     assert (first.region, first.ca_file, first.directory) == ("us-east-1", None, tmp_path / "own")
 
 
+@pytest.mark.behaviour("Operation", "emi sandbox start", "six at once make one server")
 def test_starts_at_once_make_one_server(tmp_path, together):
     starts = [lambda: lifecycle.start(tmp_path / "own")] * 6
     try:
@@ -47,6 +48,7 @@ def test_starts_at_once_make_one_server(tmp_path, together):
         assert lifecycle.stop(tmp_path / "own")
 
 
+@pytest.mark.behaviour("Operation", "emi sandbox stop", "its process is gone; a second stop says that none ran")
 def test_stop_ends_it_and_says_so(make_sandbox):
     endpoint = make_sandbox().endpoint
     assert lifecycle.stop(endpoint.directory) is True
@@ -70,6 +72,7 @@ def test_it_outlives_who_started_it(tmp_path):
         assert lifecycle.stop(tmp_path / "own")
 
 
+@pytest.mark.behaviour("Operation", "start after kill -9", "the same port, keys and region as before")
 def test_port_and_keys_stay_over_stop_and_kill(make_sandbox):
     running = make_sandbox()
     first = running.endpoint
@@ -97,6 +100,7 @@ def test_a_server_that_hangs_is_ended(make_sandbox):
     assert lifecycle.status(endpoint.directory) is None
 
 
+@pytest.mark.behaviour("Operation", "a directory that is removed", "its server ends by itself")
 def test_a_server_ends_with_its_directory(make_sandbox):
     running = make_sandbox()
     ended = os.pidfd_open(running.endpoint.pid)
@@ -155,6 +159,9 @@ def test_status_counts_what_is_there(make_sandbox, blocks):
     assert (status.volume_bytes, status.allocated_bytes) == (3 << 30, 1 << 20)
 
 
+@pytest.mark.behaviour(
+    "Operation", "two sandboxes", "side by side, with keys of their own; neither knows the other's snapshots"
+)
 def test_two_sandboxes_side_by_side(make_sandbox):
     one, two = make_sandbox("one"), make_sandbox("two")
     snapshot_id = one.raw().start()
@@ -189,6 +196,9 @@ def test_the_command_line_need_not_wait_for_the_import():
     assert not {"moto", "boto3", "botocore", "cheroot", "cryptography", "sqlite3", "werkzeug"} & set(loaded)
 
 
+@pytest.mark.behaviour(
+    "Operation", "TLS", "trusted by the directory's own authority, which stays over restarts; blocks read back equal"
+)
 def test_tls_is_trusted_by_the_directorys_authority(make_sandbox, blocks, tmp_path):
     running = make_sandbox("tls", tls=True)
     assert running.endpoint.url.startswith("https://127.0.0.1:")
