@@ -6,7 +6,17 @@ A new area (volumes, instances, …) is a file with an `ACTIONS` table and one l
 from __future__ import annotations
 
 from builder.sandbox.cloud import Cloud
-from builder.sandbox.ec2 import attributes, images, places, register, snapshots, tags
+from builder.sandbox.ec2 import (
+    attributes,
+    images,
+    instance_changes,
+    instances,
+    places,
+    register,
+    run_instances,
+    snapshots,
+    tags,
+)
 from builder.sandbox.ec2.action import Handler
 from builder.sandbox.protocols import query
 from builder.sandbox.wire import Answer, Caller, Refusal, Request
@@ -14,8 +24,11 @@ from builder.sandbox.wire import Answer, Caller, Refusal, Request
 ACTIONS: dict[str, Handler] = {
     **attributes.ACTIONS,
     **images.ACTIONS,
+    **instance_changes.ACTIONS,
+    **instances.ACTIONS,
     **places.ACTIONS,
     **register.ACTIONS,
+    **run_instances.ACTIONS,
     **snapshots.ACTIONS,
     **tags.ACTIONS,
 }

@@ -100,6 +100,11 @@ def boolean(*, value: bool) -> str:
     return "true" if value else "false"
 
 
+def maybe(value: str | None) -> list[str]:
+    """Return what a filter sees of a value that may be missing."""
+    return [value] if value else []
+
+
 def moment(time: float) -> str:
     """Return a time (seconds since the epoch) as EC2 writes it in strings."""
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")

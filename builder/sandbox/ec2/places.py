@@ -15,6 +15,18 @@ REGIONS = (
 _ZONES = "abc"
 
 
+def zones(region: str) -> dict[str, str]:
+    """Return the region's availability zones and their ids, the same for every account."""
+    return {f"{region}{letter}": f"{region}-az{number}" for number, letter in enumerate(_ZONES, 1)}
+
+
+def require_zone(region: str, name: str) -> str:
+    """Return the name of the zone that a call names. Raises Refusal when the region has no such zone."""
+    if name not in zones(region):
+        raise Refusal("InvalidParameterValue", f"Invalid availability zone: [{name}]")
+    return name
+
+
 def _describe_regions(cloud: Cloud, _: Caller, values: Values) -> Values:
     filters = values.get("Filters", [])
     check_filters(filters, ("endpoint", "opt-in-status", "region-name"), tags=False)
@@ -35,14 +47,14 @@ def _describe_availability_zones(_: Cloud, caller: Caller, values: Values) -> Va
     known = ("group-name", "opt-in-status", "region-name", "state", "zone-id", "zone-name", "zone-type")
     check_filters(filters, known, tags=False)
     found = []
-    for number, letter in enumerate(_ZONES, 1):
+    for name, zone_id in zones(caller.region).items():
         zone = {
             "GroupName": f"{caller.region}-zg-1",
             "OptInStatus": "opt-in-not-required",
             "RegionName": caller.region,
             "State": "available",
-            "ZoneId": f"{caller.region}-az{number}",
-            "ZoneName": f"{caller.region}{letter}",
+            "ZoneId": zone_id,
+            "ZoneName": name,
             "ZoneType": "availability-zone",
         }
         traits = {
@@ -52,10 +64,7 @@ def _describe_availability_zones(_: Cloud, caller: Caller, values: Values) -> Va
         }  # fmt: skip
         if matches(traits, {}, filters):
             found.append(zone)
-    names = {zone["ZoneName"] for zone in found}
-    for name in (wanted := values.get("ZoneNames", ())):
-        if name not in names:
-            raise Refusal("InvalidParameterValue", f"Invalid availability zone: [{name}]")
+    wanted = [require_zone(caller.region, name) for name in values.get("ZoneNames", ())]
     return {"AvailabilityZones": [zone for zone in found if not wanted or zone["ZoneName"] in wanted]}
 
 

@@ -37,6 +37,10 @@ class QueryService:
         """Say whether the real service has such a call."""
         return action in self._model.operation_names
 
+    def words(self, shape: str) -> frozenset[str]:
+        """Return the values that the model lists for an enumeration such as `InstanceType`."""
+        return frozenset(self._model.shape_for(shape).enum)
+
     def parse(self, action: str, form: Mapping[str, str]) -> dict[str, Any]:
         """Return the call's parameters by their names in the model. Raises Refusal for what it does not allow."""
         operation = self._model.operation_model(action)

@@ -34,7 +34,8 @@ class Instance(Record):
     zone: str
     reservation_id: str
     launch_index: int = 0
-    launch_time: float
+    creation_time: float  # of its reservation
+    launch_time: float  # of its latest start
     image_id: str
     instance_type: str
     architecture: str

@@ -1,0 +1,103 @@
+"""TerminateInstances, StopInstances, StartInstances, and an instance's attributes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Literal
+
+from builder.sandbox.cloud import Cloud
+from builder.sandbox.ec2 import instance_states
+from builder.sandbox.ec2.action import Handler, Values
+from builder.sandbox.records import Instance
+from builder.sandbox.wire import Caller, Refusal
+
+_Goal = Literal["running", "stopped", "terminated"]
+
+
+def _terminate_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
+    def allowed(instance: Instance, state: str) -> bool:
+        if state in ("shutting-down", "terminated"):
+            return False
+        if instance.disable_api_termination:
+            message = (
+                f"The instance '{instance.instance_id}' may not be terminated. Modify its 'disableApiTermination' "
+                "instance attribute and try again."
+            )
+            raise Refusal("OperationNotPermitted", message)
+        return True
+
+    changes = _change(cloud, caller, values["InstanceIds"], "terminated", allowed)
+    return {"TerminatingInstances": changes}
+
+
+def _stop_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
+    if values.get("Hibernate"):
+        raise Refusal("UnsupportedHibernationConfiguration", "No instance of the sandbox can hibernate.")
+
+    def allowed(instance: Instance, state: str) -> bool:
+        if state in ("stopping", "stopped"):
+            return False
+        if state != "running":
+            raise _wrong_state(instance, "stopped")
+        if instance.disable_api_stop:
+            message = (
+                f"The instance '{instance.instance_id}' may not be stopped. Modify its 'disableApiStop' "
+                "instance attribute and try again."
+            )
+            raise Refusal("OperationNotPermitted", message)
+        return True
+
+    return {"StoppingInstances": _change(cloud, caller, values["InstanceIds"], "stopped", allowed)}
+
+
+def _start_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
+    def allowed(instance: Instance, state: str) -> bool:
+        if state in ("pending", "running"):
+            return False
+        if state != "stopped":
+            raise _wrong_state(instance, "started")
+        return True
+
+    return {"StartingInstances": _change(cloud, caller, values["InstanceIds"], "running", allowed)}
+
+
+def _wrong_state(instance: Instance, verb: str) -> Refusal:
+    message = f"The instance '{instance.instance_id}' is not in a state from which it can be {verb}."
+    return Refusal("IncorrectInstanceState", message)
+
+
+def _change(
+    cloud: Cloud, caller: Caller, ids: Iterable[str], goal: _Goal, allowed: Callable[[Instance, str], bool]
+) -> list[Values]:
+    """Send instances on their way to `goal`, all or none; those that `allowed` passes over stay as they are."""
+    with cloud.state.lock:
+        found = [instance_states.require(cloud, caller, instance_id) for instance_id in dict.fromkeys(ids)]
+        before = {one.instance_id: instance_states.state_of(cloud, one) for one in found}
+        moving = [_sent(one, goal) for one in found if allowed(one, before[one.instance_id])]
+        cloud.state.put(*moving)
+    after = before | {one.instance_id: instance_states.state_of(cloud, one) for one in moving}
+    return [
+        {
+            "InstanceId": instance_id,
+            "CurrentState": instance_states.state_shape(after[instance_id]),
+            "PreviousState": instance_states.state_shape(state),
+        }
+        for instance_id, state in before.items()
+    ]
+
+
+def _sent(instance: Instance, goal: _Goal) -> Instance:
+    now = time.time()
+    if goal == "running":
+        return replace(instance, goal=goal, since=now, reason="", launch_time=now)
+    moment = time.strftime("%Y-%m-%d %H:%M:%S GMT", time.gmtime(now))
+    return replace(instance, goal=goal, since=now, reason=f"User initiated ({moment})")
+
+
+ACTIONS: dict[str, Handler] = {
+    "StartInstances": _start_instances,
+    "StopInstances": _stop_instances,
+    "TerminateInstances": _terminate_instances,
+}
