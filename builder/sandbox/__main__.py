@@ -18,7 +18,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m builder.sandbox", description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--tls", action=argparse.BooleanOptionalAction)
+    parser.add_argument("--tls-port", type=int, default=0)
     parser.add_argument("--detach", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -47,7 +48,8 @@ def _serve(options: argparse.Namespace, told: int | None) -> None:
             os.write(told, b"ready")
             os.close(told)
 
-    server.serve(options.directory.resolve(), port=options.port, tls=options.tls, ready=ready)
+    directory = options.directory.resolve()
+    server.serve(directory, port=options.port, tls=options.tls, tls_port=options.tls_port, ready=ready)
 
 
 def _detach() -> int:

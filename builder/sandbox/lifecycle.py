@@ -35,9 +35,11 @@ _TAIL = 2000  # characters of the server's log shown in an error
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """How to reach a running sandbox; `ca_file` is set when it speaks TLS."""
+    """How to reach a running sandbox: `url` is its TLS port where it has one, and `ca_file` then whom to trust."""
 
     url: str
+    plain_url: str
+    tls_url: str | None
     region: str
     access_key: str
     secret_key: str
@@ -58,19 +60,21 @@ class Status:
     allocated_bytes: int
 
 
-def start(directory: Path, *, port: int = 0, tls: bool = False, timeout: float = 30) -> Endpoint:
+def start(
+    directory: Path, *, port: int = 0, tls: bool | None = None, tls_port: int = 0, timeout: float = 30
+) -> Endpoint:
     """Start the sandbox of `directory`, or adopt the one that runs there already, and return once it answers.
 
-    `port` 0 means the one it had last, or any that is free; an adopted one keeps its port and protocol. Raises
-    HostError when it cannot start, with its own words; BusyError when another start or stop takes longer than `timeout`
-    seconds.
+    The plain port is always there; `tls` says whether one for TLS is as well (None: as last time). A port of 0 means
+    the one it had last, or any that is free; one that is adopted keeps the ports it has. Raises HostError when it
+    cannot start, with its own words; BusyError when another start or stop takes longer than `timeout` seconds.
     """
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory, timeout):
         found = _find(directory)
         if found is None:
-            _launch(directory, port=port, tls=tls, timeout=timeout)
+            _launch(directory, _options(port, tls_port, tls=tls), timeout)
             found = _find(directory)
     if found is None:
         raise HostError(f"the sandbox in {directory} ended right after its start; see {directory / settings.LOG}")
@@ -128,14 +132,20 @@ def _is_serving(directory: Path) -> bool:
     return False
 
 
-def _launch(directory: Path, *, port: int, tls: bool, timeout: float) -> None:
-    command = [sys.executable, "-P", "-m", "builder.sandbox", str(directory), "--detach", "--port", str(port)]
+def _options(port: int, tls_port: int, *, tls: bool | None) -> list[str]:
+    """Return the words for the server's command line."""
+    chosen = [] if tls is None else ["--tls" if tls else "--no-tls"]
+    return ["--port", str(port), "--tls-port", str(tls_port), *chosen]
+
+
+def _launch(directory: Path, options: list[str], timeout: float) -> None:
+    command = [sys.executable, "-P", "-m", "builder.sandbox", str(directory), "--detach", *options]
     root = str(Path(builder.__file__).parents[1])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     with open(directory / settings.LOG, "ab") as log:
         before = log.tell()
         process = proc.start(
-            [*command, "--tls"] if tls else command,
+            command,
             stdout=log.fileno(),
             stderr=log.fileno(),
             environment={"PYTHONPATH": paths},

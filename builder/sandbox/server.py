@@ -1,4 +1,4 @@
-"""The running sandbox: cheroot on one loopback port, for one directory, until it is killed.
+"""The running sandbox: cheroot on a loopback port, and one for TLS if asked, for one directory, until it is killed.
 
 It has no orderly shutdown to rely on: whatever was acknowledged is in the files (docs/design/sandbox.md), so ending
 it is a signal.
@@ -6,48 +6,38 @@ it is a signal.
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import json
-import logging
 import os
-import ssl
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from cheroot.ssl.builtin import BuiltinSSLAdapter
-from cheroot.wsgi import Server
-
-from builder import durable, pool
-from builder.errors import BusyError, HostError
-from builder.sandbox import certificates, settings
+from builder import pool
+from builder.errors import BusyError
+from builder.sandbox import settings
 from builder.sandbox.app import App
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.disks import Disks
 from builder.sandbox.ebs import EbsDirect
 from builder.sandbox.ec2 import Ec2
+from builder.sandbox.ports import Ports
 from builder.sandbox.protocols import query
 from builder.sandbox.state import State
 from builder.sandbox.sts import Sts
 from builder.sandbox.tokens import Tokens
 
-HOST = "127.0.0.1"
-_THREADS = 40  # the fastest of those measured; idle keep-alive connections take none
-_IDLE = 300  # seconds until an idle connection is closed
-_BACKLOG = 512
 _WATCH = 2  # seconds between looks at whether the directory is still there
 
-log = logging.getLogger(__name__)
 
-
-def serve(directory: Path, *, port: int = 0, tls: bool = False, ready: Callable[[], None]) -> None:
+def serve(
+    directory: Path, *, port: int = 0, tls: bool | None = None, tls_port: int = 0, ready: Callable[[], None]
+) -> None:
     """Serve `directory` for good; call `ready` once requests are answered.
 
-    `port` 0 means the one it had last, or any that is free. Raises BusyError when another process serves the
-    directory, HostError when the port is taken.
+    The plain port is always there; with `tls` (None: as last time) there is one for TLS beside it, for the same
+    application. A port of 0 means the one it had last, or any that is free. Raises BusyError when another process
+    serves the directory, HostError when a port is taken.
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = _lock(directory)
@@ -55,20 +45,16 @@ def serve(directory: Path, *, port: int = 0, tls: bool = False, ready: Callable[
     (directory / settings.ENDPOINT).unlink(missing_ok=True)
     chosen = settings.load(directory)
     state = State(directory / "state.sqlite")
-    server = _bind(port, chosen.port)
-    bound: int = server.bind_addr[1]
-    if tls:
-        server.ssl_adapter = _Adapter(certificates.ensure(directory))
-    cloud = Cloud(state, Disks(directory / "disks"), settle=chosen.settle, address=f"{HOST}:{bound}")
+    ports = Ports.bind(directory, chosen, port, tls_port, tls=chosen.tls if tls is None else tls)
+    cloud = Cloud(state, Disks(directory / "disks"), settle=chosen.settle, address=ports.address)
     tokens = Tokens(bytes.fromhex(chosen.key))
-    server.wsgi_app = App(directory, cloud, [Ec2(cloud), EbsDirect(cloud, tokens), Sts()])
-    settings.remember_port(directory, chosen, bound)
-    _announce(directory, chosen, bound, tls=tls)
+    app = App(directory, cloud, [Ec2(cloud), EbsDirect(cloud, tokens), Sts()])
+    ports.remember(directory, chosen)
     pool.Background(lambda: query.service("ec2"))  # so that the first call of EC2 need not wait for it
     pool.Background(lambda: _end_with(directory, lock))
     ready()
     try:
-        server.serve()
+        ports.serve(app)
     finally:
         lock.close()
 
@@ -97,54 +83,3 @@ def _end_with(directory: Path, lock: IO[bytes]) -> None:
         except FileNotFoundError:
             pass
         os._exit(0)
-
-
-def _bind(port: int, last: int) -> Server:
-    """Return a server bound to `port`, or without one to the last port if it is free, else to any."""
-    for candidate in [port] if port else [last, 0]:
-        server = _Server((HOST, candidate), None, numthreads=_THREADS, request_queue_size=_BACKLOG, timeout=_IDLE)
-        server.keep_alive_conn_limit = None  # type: ignore[assignment] # documented: no limit
-        try:
-            server.prepare()
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE and "in use" not in str(error):
-                raise
-            continue
-        return server
-    raise HostError(f"port {port} on {HOST} is taken by another program", hint="choose another port, or leave it out")
-
-
-def _announce(directory: Path, chosen: settings.Settings, port: int, *, tls: bool) -> None:
-    endpoint = {
-        "url": f"{'https' if tls else 'http'}://{HOST}:{port}",
-        "region": chosen.region,
-        "access_key": chosen.access_key,
-        "secret_key": chosen.secret_key,
-        "ca_file": str(directory / settings.CA) if tls else None,
-        "pid": os.getpid(),
-        "directory": str(directory),
-    }
-    durable.write_file(directory / settings.ENDPOINT, json.dumps(endpoint).encode())
-
-
-class _Server(Server):
-    """cheroot, with its complaints in our log."""
-
-    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: FBT001, FBT002 - its
-        log.log(level, "%s", msg, exc_info=sys.exc_info() if traceback else None)
-
-
-class _Adapter(BuiltinSSLAdapter):
-    """TLS with our certificate; a client that stalls in its handshake holds up the others for a second at most."""
-
-    def __init__(self, pair: Path) -> None:
-        super().__init__(str(pair), str(pair))
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-
-    def wrap(self, sock: Any) -> Any:
-        """Do the handshake."""
-        idle = sock.gettimeout()
-        sock.settimeout(1)
-        wrapped, environ = super().wrap(sock)  # type: ignore[no-untyped-call]
-        wrapped.settimeout(idle)
-        return wrapped, environ

@@ -1,4 +1,4 @@
-"""What a sandbox directory is told once and keeps: keys, region and the port it had last. And how it is reached."""
+"""What a sandbox directory is told once and keeps: keys, region, the ports it had last. And how it is reached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Settings:
     """The directory's own facts.
 
     `key` (hex) signs block and page tokens; `settle` is how many seconds a sealed snapshot and a registered image stay
-    pending.
+    pending. `port` and `tls_port` are the ones it had last (0: none yet), `tls` is whether it served TLS last.
     """
 
     access_key: str
@@ -31,6 +31,8 @@ class Settings:
     region: str
     key: str
     port: int = 0
+    tls_port: int = 0
+    tls: bool = False
     settle: float = 0.3
 
 
@@ -49,10 +51,11 @@ def load(directory: Path) -> Settings:
     return settings
 
 
-def remember_port(directory: Path, settings: Settings, port: int) -> None:
-    """Write down which port the directory is served on, so that the next start asks for it again."""
-    if settings.port != port:
-        save(directory, replace(settings, port=port))
+def remember_ports(directory: Path, settings: Settings, port: int, tls_port: int | None) -> None:
+    """Write down which ports the directory is served on, so that the next start asks for them again."""
+    now = replace(settings, port=port, tls_port=tls_port or settings.tls_port, tls=tls_port is not None)
+    if now != settings:
+        save(directory, now)
 
 
 def save(directory: Path, settings: Settings) -> None:

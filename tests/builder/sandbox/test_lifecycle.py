@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess  # noqa: TID251 - a process of another kind under a recorded id
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def test_a_start_answers_and_a_second_start_adopts_it(make_sandbox, tmp_path):
     first = make_sandbox().endpoint
     assert answers(first)
     assert lifecycle.start(first.directory) == first
-    assert lifecycle.start(first.directory, tls=True, port=1) == first  # adopted as it is
+    assert lifecycle.start(first.directory, tls=True, port=1, tls_port=2) == first  # adopted as it is
+    assert (first.plain_url, first.tls_url) == (first.url, None)
     assert first.url.startswith("http://127.0.0.1:")
     assert (first.region, first.ca_file, first.directory) == ("us-east-1", None, tmp_path / "own")
 
@@ -196,18 +198,35 @@ def test_the_command_line_need_not_wait_for_the_import():
     assert not {"moto", "boto3", "botocore", "cheroot", "cryptography", "sqlite3", "werkzeug"} & set(loaded)
 
 
-@pytest.mark.behaviour(
-    "Operation", "TLS", "trusted by the directory's own authority, which stays over restarts; blocks read back equal"
-)
-def test_tls_is_trusted_by_the_directorys_authority(make_sandbox, blocks, tmp_path):
+@pytest.mark.behaviour("Operation", "start --tls", "plain and TLS port at once: bytes put on one are read on the other")
+def test_a_plain_and_a_tls_port_are_two_ways_into_one_cloud(make_sandbox, blocks, tmp_path):
     running = make_sandbox("tls", tls=True)
-    assert running.endpoint.url.startswith("https://127.0.0.1:")
-    assert running.endpoint.ca_file == tmp_path / "tls" / "ca.pem"
-    assert running.client("sts").get_caller_identity()["Account"] == "123456789012"
-    raw = running.raw()
-    assert raw.read(raw.snapshot({5: blocks(5)})) == {5: blocks(5)}
-    before = running.endpoint.ca_file.read_bytes()
+    end = running.endpoint
+    assert (end.url, end.ca_file) == (end.tls_url, tmp_path / "tls" / "ca.pem")
+    assert (end.tls_url[:18], end.plain_url[:17]) == ("https://127.0.0.1:", "http://127.0.0.1:")
+    secure, plain = running.client("ec2"), running.client("ec2", endpoint_url=end.plain_url, verify=None)
+    snapshot_id = running.raw().snapshot({5: blocks(5)})
+    running.endpoint = replace(end, url=end.plain_url, ca_file=None)
+    assert running.raw().read(snapshot_id) == {5: blocks(5)}
+    plain.create_tags(Resources=[snapshot_id], Tags=[{"Key": "by", "Value": "plain"}])
+    assert secure.describe_snapshots()["Snapshots"][0]["Tags"] == [{"Key": "by", "Value": "plain"}]
+
+
+@pytest.mark.behaviour("Operation", "start --tls", "both ports and the directory's own authority stay over restarts")
+def test_both_ports_and_the_authority_stay_over_a_restart(make_sandbox):
+    running = make_sandbox("tls", tls=True)
+    end, authority = running.endpoint, running.endpoint.ca_file.read_bytes()
     lifecycle.stop(running.directory)
-    running.restart()
-    assert running.endpoint.ca_file.read_bytes() == before  # who copied the authority keeps trusting
-    assert lifecycle.status(running.directory).snapshots == 1
+    again = lifecycle.start(running.directory)  # nobody need say --tls again
+    assert replace(again, pid=end.pid) == end
+    assert again.ca_file.read_bytes() == authority  # who copied it keeps trusting
+    lifecycle.stop(running.directory)
+    plain = lifecycle.start(running.directory, tls=False)
+    assert (plain.url, plain.tls_url, plain.ca_file) == (end.plain_url, None, None)
+    lifecycle.stop(running.directory)
+    assert lifecycle.start(running.directory, tls=True).tls_url == end.tls_url
+    lifecycle.stop(running.directory)
+    with socket.create_server(("127.0.0.1", int(end.tls_url.rpartition(":")[2]))) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(HostError, match=f"port {port} on 127.0.0.1 is taken"):
+            lifecycle.start(running.directory, tls=True, tls_port=port)
