@@ -134,6 +134,7 @@ class CloudError(EmiError):
 
     exit_code = 7
     advice = "Correct the cause in the cloud's own words above, then `emi resume`."
+    code = ""  # the cloud's own word for it, where it gave one
 
 
 class CloudDenied(CloudError):

@@ -5,8 +5,8 @@ Imported late by its callers: loading botocore costs 0.15 s, creating an EC2 cli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
 import botocore.config  # noqa: TID251 - this is the door
@@ -24,6 +24,9 @@ from builder.errors import CloudDenied, CloudError, CloudTrouble, EmiError, Inte
 
 _CONNECT_TIMEOUT = 10  # seconds
 _READ_TIMEOUT = 60  # seconds; RegisterImage answers within 10
+_CONNECTIONS = 64  # kept open per service: more threads than anybody lets upload
+_PIECE = 1 << 20  # bytes of a body read at once
+_LONGEST_PAUSE = 60  # seconds of Retry-After that are obeyed
 
 # Before their bases: the first match decides. What none matches is a defect in how we call.
 _MEANING: tuple[tuple[tuple[type[Exception], ...], type[EmiError]], ...] = (
@@ -109,17 +112,25 @@ def _refusal(error: foreign.ClientError, call: str) -> Refusal:
         status=int(about.get("HTTPStatusCode", 0)),
         reason=str(error.response.get("Reason", "")),
         date=about.get("HTTPHeaders", {}).get("date"),
+        retry_after=_seconds(about.get("HTTPHeaders", {}).get("retry-after", "")),
     )
 
 
+def _seconds(retry_after: str) -> float:
+    return min(float(retry_after), _LONGEST_PAUSE) if retry_after.isdecimal() else 0
+
+
 @contextmanager
-def translated(call: str) -> Iterator[None]:
-    """Raise what botocore raises inside the block as one of our errors."""
+def translated(call: str, *, on_throttling: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Raise what botocore raises inside the block as one of our errors; say first if the cloud finds us too fast."""
     try:
         yield
+    except foreign.ClientError as error:
+        if _refusal(error, call).throttled:
+            on_throttling()
+        raise translate(error, call) from error
     except (
         foreign.BotoCoreError,
-        foreign.ClientError,
         foreign.UndefinedModelAttributeError,
         botocore.parsers.ResponseParserError,
     ) as error:
@@ -136,8 +147,9 @@ def configured_region(profile: str | None) -> str | None:
 class Session:
     """botocore's clients for one Settings, each created at its first use; retrying is left to the caller."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, on_throttling: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
+        self._on_throttling = on_throttling
         self._lock = pool.Lock()
         self._clients: dict[str, Any] = {}
         self._credentials: Any = None
@@ -148,9 +160,34 @@ class Session:
 
     def call(self, service: str, action: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """Make one API call, once, and return its answer. Raises only errors of builder/errors.py."""
-        with translated(f"{service}:{action}"):
+        with translated(f"{service}:{action}", on_throttling=self._on_throttling):
             answer: Mapping[str, Any] = getattr(self._client(service), xform_name(action))(**parameters)
         return answer
+
+    def receive(
+        self,
+        service: str,
+        action: str,
+        parameters: Mapping[str, Any],
+        begin: Callable[[Mapping[str, Any]], Callable[[bytes], None]],
+    ) -> None:
+        """Make one call, once, whose answer has a body, and hand the body over in pieces of at most 1 MiB.
+
+        `begin` is given the answer before its body and returns what takes the pieces. A body that is cut raises
+        CloudTrouble after the pieces that came.
+        """
+        with translated(f"{service}:{action}", on_throttling=self._on_throttling):
+            answer = getattr(self._client(service), xform_name(action))(**parameters)
+            with closing(answer["Body"]) as body:
+                take = begin(answer)
+                while piece := body.read(_PIECE):
+                    take(piece)
+
+    def presigned(self, service: str, action: str, parameters: Mapping[str, Any], *, seconds: int) -> str:
+        """Return a URL with which anybody can make this one call for so many seconds. Nothing is sent."""
+        with translated(f"signing {service}:{action}"):
+            client = self._client(service)
+            return str(client.generate_presigned_url(xform_name(action), Params=parameters, ExpiresIn=seconds))
 
     def url(self, service: str) -> str:
         """Return the URL at which the service answers."""
@@ -176,11 +213,26 @@ class Session:
                     region_name=self._settings.region,
                     endpoint_url=self._settings.endpoint_url,
                     verify=str(self._settings.ca_file) if self._settings.ca_file else None,
-                    config=botocore.config.Config(
-                        retries={"total_max_attempts": 1},  # ours are bounded in time and shown
-                        connect_timeout=_CONNECT_TIMEOUT,
-                        read_timeout=_READ_TIMEOUT,
-                        user_agent_extra="emi",
-                    ),
+                    config=self._config(service),
                 )
             return self._clients[service]
+
+    def _config(self, service: str) -> botocore.config.Config:
+        common = botocore.config.Config(
+            retries={"total_max_attempts": 1},  # ours are bounded in time and shown
+            connect_timeout=_CONNECT_TIMEOUT,
+            read_timeout=_READ_TIMEOUT,
+            max_pool_connections=_CONNECTIONS,
+            user_agent_extra="emi",
+        )
+        if service != "s3":
+            return common
+        dialect = self._settings.s3
+        return common.merge(
+            botocore.config.Config(
+                signature_version=dialect.signature,
+                s3={"addressing_style": dialect.addressing},
+                request_checksum_calculation=dialect.checksums,
+                response_checksum_validation=dialect.checksums,
+            )
+        )

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from builder.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Dialect:
+    """How an S3 service wants to be spoken to; the defaults suit AWS, the sandbox, radosgw and, path style, Eucalyptus.
+
+    `addressing` says where a request names its bucket: in the host (`virtual`), in the path, or as botocore finds
+    (`auto`: in the path for IP addresses). `checksums` beyond Content-MD5, which is always sent, `when_supported`
+    break radosgw and Walrus of old over https. `signature` `s3` (version 2) is for Eucalyptus before 4.4.
+    """
+
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    checksums: Literal["when_required", "when_supported"] = "when_required"
+    signature: Literal["s3v4", "s3"] = "s3v4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +38,7 @@ class Settings:
     secret_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
+    s3: S3Dialect = S3Dialect()
 
     @classmethod
     def of_profile(cls, profile: str | None, region: str | None) -> Settings:
