@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from builder.sandbox import audit
+from builder.sandbox.access import claim, words
+from builder.sandbox.access.gate import Gate
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.protocols import query, rest_json
-from builder.sandbox.wire import Answer, Caller, Refusal, Request
+from builder.sandbox.wire import ANONYMOUS, Answer, Caller, Denied, Need, Refusal, Request
 
 log = logging.getLogger(__name__)
 _OWN = "/_sandbox/"  # our own pages, beside the services
@@ -32,6 +34,9 @@ class Service(Protocol):
     def action(self, request: Request) -> str:
         """Return the name of the call."""
 
+    def permissions(self, action: str, request: Request, caller: Caller) -> Iterable[Need]:
+        """Return what the caller must be allowed for this call: all of it, before it is performed. Raises Refusal."""
+
     def perform(self, action: str, request: Request, caller: Caller) -> Answer:
         """Do what the call asks. Raises Refusal."""
 
@@ -42,9 +47,10 @@ class Service(Protocol):
 class App:
     """Everything behind the port."""
 
-    def __init__(self, directory: Path, cloud: Cloud, services: Sequence[Service]) -> None:
+    def __init__(self, directory: Path, cloud: Cloud, gate: Gate, services: Sequence[Service]) -> None:
         self._directory = directory
         self._cloud = cloud
+        self._gate = gate
         self._services = {service.service: service for service in services}
         self._audit = audit.Audit(directory)
 
@@ -62,14 +68,25 @@ class App:
         return [answer.body] if request.method != "HEAD" else []
 
     def _answer(self, request: Request) -> Answer:
-        caller = request.caller
-        service: Service = self._services.get(caller.service, _ABSENT) if caller else _ABSENT
-        action, error = "", ""
+        caller, name, region, action, error = ANONYMOUS, "", "", "", ""
+        service: Service = _ABSENT
         try:
+            claimed = claim.read(request)
+            name = claimed.service if claimed is not None else claim.service_of(request)
+            region = claimed.region if claimed is not None else ""
+            service = self._services.get(name, _ABSENT)
             action = service.action(request)
+            caller = self._gate.caller(request, claimed, name)
+            self._gate.require(service.permissions(action, request, caller), request, caller)
             # Seam: a table of faults acts here. Before this line a call can be refused, delayed or cut; after it, its
             # answer can be lost.
-            answer = service.perform(action, request, caller or _NOBODY)
+            answer = service.perform(action, request, caller)
+        except Denied as denied:
+            name = name or claim.service_of(request)
+            service = self._services.get(name, _ABSENT)
+            refusal = words.of(denied, name, target=request.header("X-Amz-Target") is not None)
+            error = refusal.code
+            answer = service.refuse(refusal, request)
         except Refusal as refusal:
             error = refusal.code
             answer = service.refuse(refusal, request)
@@ -77,8 +94,7 @@ class App:
             log.exception("%s %s failed", request.method, request.path)
             error = "InternalError"
             answer = service.refuse(Refusal(error, "An internal error has occurred", status=500), request)
-        scope = caller or _NOBODY
-        self._audit.add(scope.service, action, answer.status, error, scope.region)
+        self._audit.add(name, action, answer.status, error, caller.region or region)
         return answer
 
     def _own_page(self, request: Request) -> Answer:
@@ -116,24 +132,24 @@ class _Absent:
             return target.rpartition(".")[2]
         return request.form.get("Action") or f"{request.method} {request.path}"
 
-    def perform(self, action: str, request: Request, caller: Caller) -> Answer:
+    def permissions(self, _action: str, _request: Request, _caller: Caller) -> Iterable[Need]:
+        """Return nothing: what does not exist is refused to everybody alike."""
+        return ()
+
+    def perform(self, action: str, _request: Request, caller: Caller) -> Answer:
         """Raise Refusal."""
-        if request.caller is None:
-            raise Refusal("MissingAuthenticationToken", "The request is not signed.", status=403)
         raise Refusal("UnsupportedOperation", f"The sandbox does not support {caller.service}:{action}.")
 
     def refuse(self, refusal: Refusal, request: Request) -> Answer:
         """Return the refusal in XML or JSON as the real service would."""
         if request.header("X-Amz-Target"):
             return rest_json.refuse_json(refusal, request)
-        if request.caller is not None and request.caller.service == "s3":
+        scope = claim.scoped(request)
+        if scope == "s3":
             return query.refuse_s3(refusal, request)
-        if "Action" not in request.form:
-            return rest_json.refuse(refusal, request)
-        if request.caller is None:
-            return query.refuse_ec2(refusal, request)
-        return query.refuse_query(refusal, request)
+        if claim.is_form(request):
+            return query.refuse_query(refusal, request)
+        return rest_json.refuse(refusal, request)
 
 
 _ABSENT = _Absent()
-_NOBODY = Caller(account="", region="", service="", access_key="")

@@ -11,17 +11,18 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from builder import pool
 from builder.digest import BLOCK
+from builder.sandbox.access import needs
 from builder.sandbox.cloud import Cloud, blocks_of
-from builder.sandbox.ebs_start import Starter
+from builder.sandbox.ebs_start import Starter, request_tags
 from builder.sandbox.protocols import rest_json
 from builder.sandbox.records import Snapshot
 from builder.sandbox.tokens import BLOCK_TOKEN_LIFE, Tokens
-from builder.sandbox.wire import Answer, Caller, Refusal, Request
+from builder.sandbox.wire import Answer, Caller, Denied, Need, Refusal, Request
 
 _SNAPSHOT = r"/snapshots/(?P<snapshot>[^/]+)"
 _ROUTES = [
@@ -74,6 +75,17 @@ class EbsDirect:
                 return action
         return f"{request.method} {request.path}"
 
+    def permissions(self, action: str, request: Request, caller: Caller) -> Iterable[Need]:
+        """Return what the caller must be allowed."""
+        if action not in self._actions:
+            return ()
+        if action == "StartSnapshot":
+            snapshots, tags = ["*"], request_tags(request.body)
+        else:
+            named = request.path.split("/")[3 if action == "CompleteSnapshot" else 2]
+            snapshots, tags = [named, *filter(None, [request.query.get("firstSnapshotId")])], {}
+        return needs.of_ebs(action, snapshots, tags, caller, self._cloud.state)
+
     def perform(self, action: str, request: Request, caller: Caller) -> Answer:
         """Do what the call asks. Raises Refusal."""
         for method, path, name in _ROUTES:
@@ -101,6 +113,8 @@ class EbsDirect:
             raise invalid("The client closed the connection within the block.", "INVALID_BLOCK")
         checksum = hashlib.sha256(buffer).digest()
         text = base64.b64encode(checksum).decode()
+        if request.signature is not None and request.signature.forbids(checksum.hex()):
+            raise Denied("payload")
         if claimed != text:
             raise invalid(f"The checksum of the block is {text}, not {claimed}.", "INVALID_BLOCK")
         with self._cloud.writers(snapshot).writing(index):

@@ -118,6 +118,11 @@ class Starter:
         return parent
 
 
+def request_tags(body: bytes) -> dict[str, str]:
+    """Return the tags that a StartSnapshot brings. Raises Refusal."""
+    return _tags(rest_json.parse(body).get("Tags") or [])
+
+
 def _again(used: ClientToken, wish: _Wish) -> Answer:
     if used.request != wish.fingerprint:
         message = "The request uses the same client token as a previous, but non-identical request."

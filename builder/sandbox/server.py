@@ -16,6 +16,8 @@ from typing import IO
 from builder import pool
 from builder.errors import BusyError
 from builder.sandbox import settings
+from builder.sandbox.access.gate import Gate
+from builder.sandbox.access.keys import Keys
 from builder.sandbox.app import App
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.disks import Disks
@@ -47,8 +49,9 @@ def serve(
     state = State(directory / "state.sqlite")
     ports = Ports.bind(directory, chosen, port, tls_port, tls=chosen.tls if tls is None else tls)
     cloud = Cloud(state, Disks(directory / "disks"), settle=chosen.settle, address=ports.address)
+    gate = Gate(Keys(chosen), region=chosen.region)
     tokens = Tokens(bytes.fromhex(chosen.key))
-    app = App(directory, cloud, [Ec2(cloud), EbsDirect(cloud, tokens), Sts()])
+    app = App(directory, cloud, gate, [Ec2(cloud), EbsDirect(cloud, tokens), Sts()])
     ports.remember(directory, chosen)
     pool.Background(lambda: query.service("ec2"))  # so that the first call of EC2 need not wait for it
     pool.Background(lambda: _end_with(directory, lock))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from builder.sandbox.protocols import query
-from builder.sandbox.wire import Answer, Caller, Refusal, Request
+from collections.abc import Iterable
 
-_USER = "emi"
+from builder.sandbox.protocols import query
+from builder.sandbox.wire import Answer, Caller, Need, Refusal, Request
 
 
 class Sts:
@@ -18,14 +18,18 @@ class Sts:
         """Return the name of the call."""
         return request.form.get("Action", "")
 
+    def permissions(self, _action: str, _request: Request, _caller: Caller) -> Iterable[Need]:
+        """Return nothing: nobody can be forbidden to ask who it is."""
+        return ()
+
     def perform(self, action: str, request: Request, caller: Caller) -> Answer:
         """Do what the call asks. Raises Refusal."""
         if action not in self.actions:
             raise Refusal("UnsupportedOperation", f"The sandbox does not support {action}.")
         identity = {
-            "UserId": caller.access_key,
+            "UserId": caller.user_id,
             "Account": caller.account,
-            "Arn": f"arn:aws:iam::{caller.account}:user/{_USER}",
+            "Arn": caller.arn,
         }
         return query.service("sts").answer(action, identity, request)
 

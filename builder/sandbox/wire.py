@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
-ACCOUNT = "123456789012"  # the one account of this version; a second one needs only `Caller.of` to tell them apart
+ACCOUNT = "123456789012"  # the directory's first account; access/accounts.py adds others
 _BODY_LIMIT = 1 << 20  # bytes of a control-plane request; EC2 takes far less
-_CREDENTIAL = re.compile(r"(?:Credential=|^)([^/,\s]+)/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 16
+_UNPREFIXED = {"CONTENT_TYPE", "CONTENT_LENGTH"}  # what WSGI names without HTTP_
 
 
 class Refusal(Exception):
@@ -27,14 +29,71 @@ class Refusal(Exception):
         self.reason = reason
 
 
+class Denied(Refusal):
+    """Who asks is not who it says, or may not; `kind` is one of access/words.py, which has each service's words."""
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(kind, detail, status=403)
+        self.kind = kind
+        self.detail = detail
+
+
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Whose request it is, from the signature's credential scope: the account, the region and the service asked."""
+    """Whose request it is, by its verified signature: the region and the service it asks, the account it acts in.
+
+    `arn` is that of the principal as GetCallerIdentity tells it (of a session: arn:aws:sts::…:assumed-role/ROLE/NAME),
+    `principal` that of the user or the role whose policies count, `root` whether it is the account itself. Without an
+    account it is anonymous: only a resource's own policy can allow it anything.
+    """
 
     account: str
     region: str
     service: str
     access_key: str
+    arn: str = ""
+    user_id: str = ""
+    principal: str = ""
+    root: bool = False
+
+
+ANONYMOUS = Caller(account="", region="", service="", access_key="", arn="*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """One permission that a call needs: the action's name in policies, on each of these resources.
+
+    `context` holds the condition keys that the service knows of the call, besides the global ones: a text, or a tuple
+    for a key with several values. `policy` is the resource's own policy document (JSON) and `owner` the account whose
+    the resource is; without an owner it is the caller's.
+    """
+
+    action: str
+    resources: tuple[str, ...] = ("*",)
+    context: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    policy: str | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """A verified signature, and what of the body it covers.
+
+    `payload` is what the client stated as x-amz-content-sha256, else the SHA-256 (hex) that the signature was made
+    with: a hash, UNSIGNED-PAYLOAD or a word that begins with STREAMING-. `key`, `stamp`, `scope` and `value` (hex) are
+    what the signatures of a streamed body's chunks are chained to (access/streaming.py).
+    """
+
+    payload: str
+    key: bytes = field(repr=False)
+    stamp: str
+    scope: str
+    value: str
+
+    def forbids(self, sha256: str) -> bool:
+        """Say whether a body of this SHA-256 (hex) is not the one that was signed."""
+        return bool(_SHA256.fullmatch(self.payload)) and self.payload != sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +113,34 @@ class Request:
         self.id = str(uuid.uuid4())
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
+        self.signature: Signature | None = None  # once it is verified
         length = environ.get("CONTENT_LENGTH", "")
         self.length = int(length) if length.isdecimal() else 0
         self._unread = self.length
 
     def header(self, name: str) -> str | None:
         """Return a header's value, or None; `name` in any case."""
-        value: str | None = self._environ.get("HTTP_" + name.upper().replace("-", "_"))
+        key = name.upper().replace("-", "_")
+        value: str | None = self._environ.get(key if key in _UNPREFIXED else "HTTP_" + key)
         return value
+
+    @property
+    def header_names(self) -> list[str]:
+        """The names of all headers that came, in lower case."""
+        return [key[5:].lower().replace("_", "-") for key in self._environ if key.startswith("HTTP_")]
+
+    @property
+    def raw_path(self) -> str:
+        """The path as it was sent, percent-encoded."""
+        uri: str = self._environ["REQUEST_URI"]
+        path = uri.partition("?")[0]
+        return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
+
+    @property
+    def raw_query(self) -> str:
+        """The query string as it was sent, percent-encoded."""
+        text: str = self._environ["QUERY_STRING"]
+        return text
 
     @cached_property
     def query(self) -> Mapping[str, str]:
@@ -79,15 +158,29 @@ class Request:
 
     @cached_property
     def body(self) -> bytes:
-        """The whole body of a control-plane call. Raises Refusal when it is beyond 1 MiB."""
+        """The whole body of a control-plane call. Raises Refusal beyond 1 MiB, Denied if it is not what was signed."""
         if self.length > _BODY_LIMIT:
             raise Refusal("RequestEntityTooLarge", f"a request of {self.length} bytes", status=413)
         data: bytes = self._environ["wsgi.input"].read(self.length)
         self._unread -= len(data)
+        if self.signature is not None and self.signature.forbids(hashlib.sha256(data).hexdigest()):
+            raise Denied("payload")
         return data
 
+    def signed(self, signature: Signature) -> None:
+        """Remember the verified signature. Raises Denied when the body was read and is not what it covers."""
+        self.signature = signature
+        if "body" in self.__dict__ and signature.forbids(hashlib.sha256(self.body).hexdigest()):
+            raise Denied("payload")
+
     def read_into(self, buffer: memoryview) -> bool:
-        """Fill `buffer` from the body; say whether it was filled, or the client went away in the middle."""
+        """Fill `buffer` from the body; say whether it was filled, or the client went away in the middle.
+
+        Whoever streams a body holds it against `signature.forbids` once it has its hash.
+        """
+        if "body" in self.__dict__:  # its hash was needed to verify the signature
+            buffer[: len(self.body)] = self.body
+            return len(self.body) == len(buffer)
         source = self._environ["wsgi.input"]
         # cheroot's body is a reader that knows its length around a buffered one, whose readinto receives straight
         # into our memory: a third of the CPU time of read() for 512 KiB.
@@ -100,13 +193,3 @@ class Request:
         """Read what is left of the body, piece by piece; cheroot would, but all of it into memory."""
         while self._unread > 0 and (piece := self._environ["wsgi.input"].read(min(self._unread, _PIECE))):
             self._unread -= len(piece)
-
-    @cached_property
-    def caller(self) -> Caller | None:
-        """Who signed it, or None when nobody did."""
-        scope = self.header("Authorization") or unquote(self.query.get("X-Amz-Credential", ""))
-        match = _CREDENTIAL.search(scope)
-        if match is None:
-            return None
-        access_key, region, service = match.groups()
-        return Caller(account=ACCOUNT, region=region, service=service, access_key=access_key)

@@ -5,6 +5,9 @@ A new area (volumes, instances, …) is a file with an `ACTIONS` table and one l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from builder.sandbox.access import needs
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.ec2 import (
     attributes,
@@ -19,7 +22,7 @@ from builder.sandbox.ec2 import (
 )
 from builder.sandbox.ec2.action import Handler
 from builder.sandbox.protocols import query
-from builder.sandbox.wire import Answer, Caller, Refusal, Request
+from builder.sandbox.wire import Answer, Caller, Need, Refusal, Request
 
 ACTIONS: dict[str, Handler] = {
     **attributes.ACTIONS,
@@ -46,6 +49,10 @@ class Ec2:
     def action(self, request: Request) -> str:
         """Return the name of the call."""
         return request.form.get("Action", "")
+
+    def permissions(self, action: str, request: Request, caller: Caller) -> Iterable[Need]:
+        """Return what the caller must be allowed."""
+        return needs.of_ec2(action, request.form, caller, self._cloud.state)
 
     def perform(self, action: str, request: Request, caller: Caller) -> Answer:
         """Do what the call asks. Raises Refusal."""

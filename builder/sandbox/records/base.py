@@ -31,6 +31,11 @@ class Record(ABC):
         """The record's name within its kind."""
 
     @staticmethod
+    def in_memory_kinds() -> list[type[Record]]:
+        """Return the kinds that are held in memory."""
+        return [kind for kind in Record._kinds.values() if kind.in_memory]
+
+    @staticmethod
     def kind(name: str) -> type[Record]:
         """Return the kind of that class name. Raises ValueError."""
         try:

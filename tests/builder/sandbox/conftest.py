@@ -12,24 +12,29 @@ import ssl
 import time
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import boto3  # noqa: TID251 - the client that users bring
 import pytest
 from botocore.config import Config  # noqa: TID251 - as above
+from botocore.utils import normalize_url_path  # noqa: TID251 - as above
 
 from builder import pool
+from builder.cloud.sigv4 import UNSIGNED, Keys, Signer
 from builder.digest import BLOCK
 from builder.sandbox import lifecycle, settings
 
+_LARGE = 1 << 16  # bytes of a body whose hash is not worth its time
+
 
 class Raw:
-    """A keep-alive connection that signs nothing but says who it is."""
+    """A keep-alive connection that can say anything, signed or not."""
 
-    def __init__(self, endpoint, *, region=None):
-        self._endpoint = endpoint
+    def __init__(self, endpoint, *, region=None, keys=None):
+        self._keys = keys or Keys(access_key=endpoint.access_key, secret_key=endpoint.secret_key)
         self._region = region or endpoint.region
-        address = urlsplit(endpoint.url).netloc
+        address = self._host = urlsplit(endpoint.url).netloc
+        self._signers = {}
         if endpoint.ca_file:
             context = ssl.create_default_context(cafile=endpoint.ca_file)
             self.connection = http.client.HTTPSConnection(address, context=context, timeout=30)
@@ -39,14 +44,26 @@ class Raw:
     def __del__(self):
         self.connection.close()
 
-    def scope(self, service):
-        key = self._endpoint.access_key
-        return f"AWS4-HMAC-SHA256 Credential={key}/20260101/{self._region}/{service}/aws4_request, SignedHeaders=host"
+    def signed(self, method, path, body=b"", headers=None, *, service="ebs"):
+        """Return the headers of a signed request."""
+        if service not in self._signers:
+            self._signers[service] = Signer(
+                host=self._host, region=self._region, service=service, keys=lambda: self._keys
+            )
+        data = body.encode() if isinstance(body, str) else body
+        place, _, query = path.partition("?")
+        return self._signers[service].sign(
+            method,
+            place if service == "s3" else quote(normalize_url_path(place), safe="/~"),
+            query=dict(parse_qsl(query, keep_blank_values=True)),
+            headers={name.lower(): value for name, value in (headers or {}).items()},
+            payload=UNSIGNED if len(data) >= _LARGE else hashlib.sha256(data).hexdigest(),
+        )
 
     def call(self, method, path, body=b"", headers=None, *, service="ebs"):
-        """Return (status, headers, body) of one request."""
-        signed = {"Authorization": self.scope(service)} if service else {}
-        self.connection.request(method, path, body, {**signed, **(headers or {})})
+        """Return (status, headers, body) of one request; unsigned without a service."""
+        sent = self.signed(method, path, body, headers, service=service) if service else headers or {}
+        self.connection.request(method, path, body, sent)
         response = self.connection.getresponse()
         return response.status, response.headers, response.read()
 

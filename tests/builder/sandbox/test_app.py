@@ -13,9 +13,9 @@ from builder.sandbox import audit
 @pytest.mark.parametrize(
     ("service", "call", "parameters", "code"),
     [
-        ("ec2", "run_instances", {"ImageId": "ami-12345678", "MinCount": 1, "MaxCount": 1}, "UnsupportedOperation"),
+        ("ec2", "create_vpc", {"CidrBlock": "10.0.0.0/8"}, "UnsupportedOperation"),
         ("ec2", "create_volume", {"AvailabilityZone": "us-east-1a", "Size": 1}, "UnsupportedOperation"),
-        ("ec2", "describe_instances", {}, "UnsupportedOperation"),
+        ("ec2", "describe_vpcs", {}, "UnsupportedOperation"),
         ("ec2", "import_snapshot", {}, "UnsupportedOperation"),
         ("sts", "assume_role", {"RoleArn": "arn:aws:iam::1:role/x", "RoleSessionName": "s"}, "UnsupportedOperation"),
         ("iam", "list_roles", {}, "UnsupportedOperation"),
@@ -74,15 +74,8 @@ def test_a_request_without_signature_is_refused(raw):
     assert status == 403
     assert b"<Code>MissingAuthenticationToken</Code>" in data
     status, answered, _ = raw.call("PUT", "/snapshots/snap-1/blocks/0", b"x" * 600_000, service=None)
-    assert (status, answered["x-amzn-ErrorType"]) == (403, "MissingAuthenticationToken")
+    assert (status, answered["x-amzn-ErrorType"]) == (403, "MissingAuthenticationTokenException")
     assert raw.call("GET", "/_sandbox/status", service=None)[0] == 200  # on the same connection
-
-
-def test_a_signature_in_the_query_is_one(raw, sandbox):
-    credential = f"{sandbox.endpoint.access_key}%2F20260101%2Fus-east-1%2Fec2%2Faws4_request"
-    path = f"/?Action=DescribeImages&Version=2016-11-15&X-Amz-Credential={credential}&X-Amz-Signature=0"
-    status, _, data = raw.call("GET", path, service=None)
-    assert (status, b"DescribeImagesResponse" in data) == (200, True)
 
 
 def test_a_control_request_is_bounded(raw):
@@ -93,7 +86,7 @@ def test_a_control_request_is_bounded(raw):
 def test_who_we_are(sandbox):
     identity = sandbox.client("sts").get_caller_identity()
     assert identity["Account"] == "123456789012"
-    assert identity["Arn"] == "arn:aws:iam::123456789012:user/emi"
+    assert identity["Arn"] == "arn:aws:iam::123456789012:root"
 
 
 def test_every_call_is_written_down(sandbox, raw, ec2, blocks):

@@ -81,9 +81,10 @@ def test_a_client_that_stalls_holds_nobody_up(make_sandbox, blocks, headers_for)
     snapshot_id = raw.start()
     stalled = [running.raw() for _ in range(20)]
     for number, connection in enumerate(stalled):
-        connection.connection.putrequest("PUT", f"/snapshots/{snapshot_id}/blocks/{number}")
-        connection.connection.putheader("Authorization", connection.scope("ebs"))
-        for name, value in {**headers_for(blocks(0)), "Content-Length": str(BLOCK)}.items():
+        path = f"/snapshots/{snapshot_id}/blocks/{number}"
+        connection.connection.putrequest("PUT", path, skip_host=True)
+        signed = connection.signed("PUT", path, blocks(0), headers_for(blocks(0)))
+        for name, value in {**signed, "Content-Length": str(BLOCK)}.items():
             connection.connection.putheader(name, value)
         connection.connection.endheaders(blocks(0)[:1000])
     started = time.monotonic()

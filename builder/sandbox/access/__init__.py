@@ -1,0 +1,1 @@
+"""Who calls, and what they may: signatures, accounts, identities and policies."""
