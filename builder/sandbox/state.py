@@ -7,7 +7,7 @@ read them without a lock; whoever checks and then changes does both under `lock`
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -28,6 +28,7 @@ create table if not exists record (
 _PUT = (
     "insert into record (kind, key, body) values (?, ?, ?) on conflict (kind, key) do update set body = excluded.body"
 )
+_SCAN = "select body from record where kind = ? and key >= ? and key < ? order by key limit ?"
 _REMOVE = "delete from record where kind = ? and key = ?"
 
 
@@ -36,6 +37,7 @@ class State:
 
     def __init__(self, file: Path) -> None:
         self.lock = pool.Lock()
+        self._here = pool.Local()
         self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         # FULL: an acknowledged record outlives a power cut as well as kill -9.
         self._database.executescript(f"pragma journal_mode=wal; pragma synchronous=full; {_SCHEMA}")
@@ -51,7 +53,14 @@ class State:
 
         Iterate over a copy, `list(...)`, unless under `lock`.
         """
-        return cast("Mapping[str, Kind]", self._kinds.setdefault(kind, {}))
+        found = self._kinds.setdefault(kind, {})
+        if hidden := getattr(self._here, "hidden", None):
+            found = {key: record for key, record in list(found.items()) if key not in hidden}
+        return cast("Mapping[str, Kind]", found)
+
+    def hide(self, keys: Collection[str]) -> None:
+        """Let `all` and `find` leave these records out in this thread until told otherwise: a describe that lags."""
+        self._here.hidden = keys
 
     def find(self, kind: type[Kind], key: str) -> Kind | None:
         """Return a record, or None. Call it under `lock` for a kind that is not held in memory."""
@@ -61,6 +70,19 @@ class State:
             "select body from record where kind = ? and key = ?", (kind.__name__, key)
         ).fetchone()
         return cast(Kind, from_json(kind.__name__, row[0])) if row else None
+
+    def scan(self, kind: type[Kind], start: str, stop: str, limit: int) -> list[Kind]:
+        """Return up to `limit` records with start <= key < stop, in the order of their keys' UTF-8 bytes.
+
+        For kinds that are not held in memory: the index over (kind, key) is the list. Call it under `lock`.
+        """
+        rows = self._database.execute(_SCAN, (kind.__name__, start, stop, limit)).fetchall()
+        return [cast(Kind, from_json(kind.__name__, body)) for (body,) in rows]
+
+    def bodies(self, kind: type[Record]) -> Iterator[str]:
+        """Yield every record of a kind as the JSON it is kept as. Call it under `lock`, or before anybody serves."""
+        for (body,) in self._database.execute("select body from record where kind = ?", (kind.__name__,)):
+            yield body
 
     def put(self, *records: Record) -> None:
         """Add or replace the records, all or none; on the disk when this returns. Call it under `lock`."""

@@ -7,25 +7,39 @@ cannot be read.
 from __future__ import annotations
 
 from builder.sandbox.records.base import Record, from_json, to_json
+from builder.sandbox.records.faults import FaultTable, Stuck
 from builder.sandbox.records.images import BlockDevice, Image
 from builder.sandbox.records.imports import ImportTask
 from builder.sandbox.records.instances import Instance, MetadataOptions
+from builder.sandbox.records.s3 import Acl, Bucket, Grant, Layout, Part, Piece, S3Object, Stored, Traits, Upload
 from builder.sandbox.records.snapshots import GIB, Snapshot
 from builder.sandbox.records.tokens import ClientToken, token_key
 from builder.sandbox.records.volumes import Attachment, EbsSettings, Volume, ebs_settings_key
 
 __all__ = [
     "GIB",
+    "Acl",
     "Attachment",
     "BlockDevice",
+    "Bucket",
     "ClientToken",
     "EbsSettings",
+    "FaultTable",
+    "Grant",
     "Image",
     "ImportTask",
     "Instance",
+    "Layout",
     "MetadataOptions",
+    "Part",
+    "Piece",
     "Record",
+    "S3Object",
     "Snapshot",
+    "Stored",
+    "Stuck",
+    "Traits",
+    "Upload",
     "Volume",
     "ebs_settings_key",
     "from_json",
