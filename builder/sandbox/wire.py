@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 ACCOUNT = "123456789012"  # the directory's first account; access/accounts.py adds others
@@ -96,13 +96,33 @@ class Signature:
         return bool(_SHA256.fullmatch(self.payload)) and self.payload != sha256
 
 
+class Stream(Protocol):
+    """A body that is sent piece by piece out of open files; `sending.py` does it."""
+
+    @property
+    def length(self) -> int:
+        """How many bytes it has: all of them are sent, or the connection is cut."""
+
+    def stretches(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (descriptor, offset, count) in order; a descriptor is open until the next one is asked for."""
+
+    def close(self) -> None:
+        """Let go of the files; called once, sent or not."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What goes back to the client."""
+    """What goes back to the client: `body`, or in its place `stream`."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    stream: Stream | None = None
+
+    @property
+    def length(self) -> int:
+        """How many bytes its body has."""
+        return len(self.body) if self.stream is None else self.stream.length
 
 
 class Request:
@@ -117,6 +137,7 @@ class Request:
         length = environ.get("CONTENT_LENGTH", "")
         self.length = int(length) if length.isdecimal() else 0
         self._unread = self.length
+        self._expects = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
 
     def header(self, name: str) -> str | None:
         """Return a header's value, or None; `name` in any case."""
@@ -161,6 +182,7 @@ class Request:
         """The whole body of a control-plane call. Raises Refusal beyond 1 MiB, Denied if it is not what was signed."""
         if self.length > _BODY_LIMIT:
             raise Refusal("RequestEntityTooLarge", f"a request of {self.length} bytes", status=413)
+        self._welcome()
         data: bytes = self._environ["wsgi.input"].read(self.length)
         self._unread -= len(data)
         if self.signature is not None and self.signature.forbids(hashlib.sha256(data).hexdigest()):
@@ -181,6 +203,7 @@ class Request:
         if "body" in self.__dict__:  # its hash was needed to verify the signature
             buffer[: len(self.body)] = self.body
             return len(self.body) == len(buffer)
+        self._welcome()
         source = self._environ["wsgi.input"]
         # cheroot's body is a reader that knows its length around a buffered one, whose readinto receives straight
         # into our memory: a third of the CPU time of read() for 512 KiB.
@@ -189,7 +212,56 @@ class Request:
         self._unread -= count
         return bool(count == len(buffer))
 
+    def receive(self, buffer: memoryview) -> int:
+        """Fill `buffer` as far as the body goes and return how many bytes came: fewer only at its end."""
+        self._welcome()
+        source = self._environ["wsgi.input"]
+        if self._environ.get("wsgi.input_terminated"):  # Transfer-Encoding: chunked, of no known length
+            data = source.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        wanted = min(len(buffer), self._unread)
+        if wanted == 0:
+            return 0
+        count: int = source.rfile.readinto(buffer[:wanted])
+        source.remaining -= count
+        self._unread -= count
+        return count
+
+    def receive_line(self, limit: int) -> bytes:
+        """Return the body's next line with its end, or as much of it as `limit` bytes hold."""
+        self._welcome()
+        source = self._environ["wsgi.input"]
+        line: bytes = source.readline(limit)
+        self._unread -= len(line) if self._unread else 0
+        return line
+
+    def _welcome(self) -> None:
+        if self._expects:
+            self._expects = False
+            self._environ["sandbox.request"].conn.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    @property
+    def socket(self) -> Any:
+        """The connection, for who sends a body out of files; a TLS socket on the TLS port."""
+        return self._environ["sandbox.request"].conn.socket
+
+    @property
+    def connection(self) -> Any:
+        """Our server's own connection, for who cuts it."""
+        return self._environ["sandbox.request"].conn
+
+    def hang_up(self) -> None:
+        """Have the connection closed once the answer is sent."""
+        self._environ["sandbox.request"].close_connection = True
+
     def drain(self) -> None:
-        """Read what is left of the body, piece by piece; cheroot would, but all of it into memory."""
+        """Read what is left of the body, piece by piece; cheroot would, but all of it into memory.
+
+        A client that still waits for `100 Continue` may send its body or not: the connection ends with the answer.
+        """
+        if self._expects and self.length:
+            self.hang_up()
+            return
         while self._unread > 0 and (piece := self._environ["wsgi.input"].read(min(self._unread, _PIECE))):
             self._unread -= len(piece)
