@@ -13,6 +13,8 @@ from builder.sandbox import audit
 from builder.sandbox.access import claim, words
 from builder.sandbox.access.gate import Gate
 from builder.sandbox.cloud import Cloud
+from builder.sandbox.faults import page
+from builder.sandbox.faults.seam import Faults, Met
 from builder.sandbox.protocols import query, rest_json
 from builder.sandbox.wire import ANONYMOUS, Answer, Caller, Denied, Need, Refusal, Request
 
@@ -53,6 +55,8 @@ class App:
         self._gate = gate
         self._services = {service.service: service for service in services}
         self._audit = audit.Audit(directory)
+        self._faults = Faults(cloud.state, directory)
+        gate.clock = self._faults.clock
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer one request."""
@@ -63,8 +67,10 @@ class App:
         except OSError as error:  # the client went away
             log.info("connection lost: %s", error)
             answer = Answer(status=400)
-        headers = {"Content-Length": str(len(answer.body)), "x-amzn-RequestId": request.id, **answer.headers}
+        headers = {"Content-Length": str(answer.length), "x-amzn-RequestId": request.id, **answer.headers}
         start_response(_REASONS[answer.status], list(headers.items()))
+        if (pieces := self._faults.pieces(request, answer)) is not None:
+            return pieces
         return [answer.body] if request.method != "HEAD" else []
 
     def _answer(self, request: Request) -> Answer:
@@ -76,10 +82,10 @@ class App:
             region = claimed.region if claimed is not None else ""
             service = self._services.get(name, _ABSENT)
             action = service.action(request)
+            account = self._gate.account(claimed)
+            self._faults.before(request, Met(service=name, call=action, account=account, region=region))
             caller = self._gate.caller(request, claimed, name)
             self._gate.require(service.permissions(action, request, caller), request, caller)
-            # Seam: a table of faults acts here. Before this line a call can be refused, delayed or cut; after it, its
-            # answer can be lost.
             answer = service.perform(action, request, caller)
         except Denied as denied:
             name = name or claim.service_of(request)
@@ -94,7 +100,8 @@ class App:
             log.exception("%s %s failed", request.method, request.path)
             error = "InternalError"
             answer = service.refuse(Refusal(error, "An internal error has occurred", status=500), request)
-        self._audit.add(name, action, answer.status, error, caller.region or region)
+        answer = self._faults.after(request, answer)
+        self._audit.add(name, action, answer.status, error, caller.region or region, fault=self._faults.said())
         return answer
 
     def _own_page(self, request: Request) -> Answer:
@@ -104,6 +111,8 @@ class App:
             case "calls":
                 start = request.query.get("from", "0")
                 return self._calls(int(start)) if start.isdecimal() else Answer(status=400)
+            case "faults":
+                return page.answer(self._faults.table, request)
             case "actions":
                 return rest_json.answer({name: sorted(one.actions) for name, one in self._services.items()})
             case _:

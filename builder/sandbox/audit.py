@@ -14,7 +14,10 @@ FILE = "calls.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class AuditedCall:
-    """One call as it ended: `time` in seconds since the epoch, `error` the code it was refused with, or empty."""
+    """One call as it ended: `time` in seconds since the epoch, `error` the code it was refused with, or empty.
+
+    `fault` names the faults that acted on it (docs/sandbox-faults.md), such as `1:throttle`, or is empty.
+    """
 
     time: float
     service: str
@@ -22,6 +25,7 @@ class AuditedCall:
     status: int
     error: str = ""
     region: str = ""
+    fault: str = ""
 
 
 class Audit:
@@ -30,11 +34,14 @@ class Audit:
     def __init__(self, directory: Path) -> None:
         self._file = os.open(directory / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def add(self, service: str, action: str, status: int, error: str = "", region: str = "") -> None:
+    def add(
+        self, service: str, action: str, status: int, error: str = "", region: str = "", *, fault: str = ""
+    ) -> None:
         """Append one call; cheap enough for every block."""
+        acted = f', "fault": {json.dumps(fault)}' if fault else ""
         line = (
             f'{{"time": {time.time():.6f}, "service": {json.dumps(service)}, "action": {json.dumps(action)}, '
-            f'"status": {status}, "error": {json.dumps(error)}, "region": {json.dumps(region)}}}\n'
+            f'"status": {status}, "error": {json.dumps(error)}, "region": {json.dumps(region)}{acted}}}\n'
         )
         os.write(self._file, line.encode())
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from builder import pool
 from builder.digest import BLOCK
 from builder.sandbox.disks import Disk, Disks
-from builder.sandbox.records import GIB, Image, Snapshot
+from builder.sandbox.records import GIB, Image, Snapshot, Stuck
 from builder.sandbox.state import State
 from builder.sandbox.wire import Caller, Refusal
 
@@ -120,15 +120,23 @@ class Cloud:
     def status(self, snapshot: Snapshot) -> str:
         """Return pending, completed, or error (nothing was put or completed within its timeout)."""
         now = time.time()
+        if snapshot.failure is not None:
+            return "error"
+        if snapshot.snapshot_id in self.state.all(Stuck):
+            return "pending"
         if snapshot.sealed_time is not None:
             return "completed" if now >= snapshot.sealed_time + self.settle else "pending"
         touched = max(snapshot.start_time, self.disks.touched(snapshot.snapshot_id))
         return "error" if now > touched + 60 * snapshot.timeout else "pending"
 
     def image_state(self, image: Image) -> str:
-        """Return pending, available or deregistered."""
+        """Return pending, available, failed or deregistered."""
         if image.deregistered:
             return "deregistered"
+        if image.failure is not None:
+            return "failed"
+        if image.image_id in self.state.all(Stuck):
+            return "pending"
         return "available" if time.time() >= image.creation_time + self.settle else "pending"
 
     def seal(self, snapshot: Snapshot) -> None:

@@ -95,7 +95,7 @@ class EbsDirect:
 
     def refuse(self, refusal: Refusal, request: Request) -> Answer:
         """Return the refusal as the service words it."""
-        if refusal.status >= 500:
+        if refusal.code == "InternalError":
             refusal = Refusal("InternalServerException", refusal.message, status=refusal.status)
         return rest_json.refuse(refusal, request)
 

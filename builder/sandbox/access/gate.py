@@ -19,6 +19,11 @@ class Gate:
         self._region = region
         self.clock = clock
 
+    def account(self, claim: Claim | None) -> str:
+        """Return the account that a request says it is from; nothing of it is verified."""
+        key = self._keys.find(claim.access_key) if claim is not None else None
+        return key.account if key is not None else ""
+
     def caller(self, request: Request, claim: Claim | None, service: str) -> Caller:
         """Return whose request it is. Raises Denied.
 

@@ -112,6 +112,7 @@ def _shape(cloud: Cloud, image: Image) -> Values:
         "RootDeviceType": "ebs",
         "SriovNetSupport": image.sriov_net_support,
         "State": cloud.image_state(image),
+        "StateReason": {"Code": "Client.InternalError", "Message": image.failure} if image.failure else None,
         "Tags": tag_list(image.tags),
         "TpmSupport": image.tpm_support,
         "UsageOperation": "RunInstances",

@@ -52,6 +52,7 @@ class Image(Record):
     ramdisk_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     deregistered: bool = False
+    failure: str | None = None  # why it will never be available
 
     @property
     def key(self) -> str:
