@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Iterator
@@ -11,10 +12,15 @@ from dataclasses import replace
 from builder import pool
 from builder.digest import BLOCK
 from builder.sandbox.disks import Disk, Disks
-from builder.sandbox.records import GIB, Image, Snapshot, Stuck
+from builder.sandbox.jobs import Jobs
+from builder.sandbox.records import GIB, Attachment, EbsSettings, Image, Snapshot, Stuck, Volume, ebs_settings_key
+from builder.sandbox.sparse import Report
 from builder.sandbox.state import State
+from builder.sandbox.volumes import VolumeFiles
 from builder.sandbox.wire import Caller, Refusal
 
+log = logging.getLogger(__name__)
+EVERYBODY = "all"  # the group in a snapshot's permissions
 _OPEN_DISKS = 64  # kept open between requests; each is three descriptors
 
 
@@ -57,13 +63,16 @@ class Writers:
 class Cloud:
     """One sandbox directory at work.
 
-    `settle` is how many seconds a sealed snapshot and a registered image stay pending; `address` is HOST:PORT of our
-    own port, the only address that answers may name.
+    `settle` is how many seconds every transition takes at least (a sealed snapshot and a registered image are pending
+    for so long); `address` is HOST:PORT of our own port, the only address that answers may name. Making one begins
+    anew all work that the records order.
     """
 
     def __init__(self, state: State, disks: Disks, *, settle: float, address: str) -> None:
         self.state = state
         self.disks = disks
+        self.volumes = VolumeFiles(disks.directory.with_name("volumes"))
+        self.jobs = Jobs()
         self.settle = settle
         self.address = address
         self._open: dict[str, Disk] = {}
@@ -71,14 +80,52 @@ class Cloud:
         self._progress: dict[str, int] = {}
         self._lock = pool.Lock()
         disks.sweep(set(state.all(Snapshot)))
-        for snapshot in state.all(Snapshot).values():
-            if snapshot.sealed_time is None:
+        with state.lock:
+            state.remove(*(one for one in list(state.all(Volume).values()) if one.delete_time is not None))
+        self.volumes.sweep(set(state.all(Volume)))
+        for snapshot in list(state.all(Snapshot).values()):
+            if snapshot.sealed_time is None and not snapshot.taken:
                 self.disk(snapshot).recover()
+            self.begin(snapshot)
+        for volume in list(state.all(Volume).values()):
+            self.begin(volume)
 
     def snapshot(self, caller: Caller, snapshot_id: str) -> Snapshot | None:
         """Return the caller's snapshot of that id, or None."""
         found = self.state.all(Snapshot).get(snapshot_id)
         return found if found and (found.account, found.region) == (caller.account, caller.region) else None
+
+    def readable_snapshot(self, caller: Caller, snapshot_id: str) -> Snapshot | None:
+        """Return the snapshot of that id if the caller may make volumes of it: their own, or shared with them."""
+        found = self.state.all(Snapshot).get(snapshot_id)
+        return found if found and self.may_read(caller, found) else None
+
+    def may_read(self, caller: Caller, snapshot: Snapshot) -> bool:
+        """Say whether the snapshot is in the caller's region and theirs, or shared with them or with everybody."""
+        if snapshot.region != caller.region:
+            return False
+        return (
+            snapshot.account == caller.account
+            or caller.account in snapshot.create_volume_permissions
+            or self.is_public(snapshot)
+        )
+
+    def is_public(self, snapshot: Snapshot) -> bool:
+        """Say whether everybody may read the snapshot: shared so, and not held back by its owner's settings."""
+        held_back = self.ebs_settings(snapshot.account, snapshot.region).snapshot_block_public_access
+        return EVERYBODY in snapshot.create_volume_permissions and held_back != "block-all-sharing"
+
+    def ebs_settings(self, account: str, region: str) -> EbsSettings:
+        """Return what the account has set for EBS in the region."""
+        found = self.state.all(EbsSettings).get(ebs_settings_key(account, region))
+        return found or EbsSettings(account=account, region=region)
+
+    def volume(self, caller: Caller, volume_id: str) -> Volume | None:
+        """Return the caller's volume of that id, or None; one being deleted is there until its state says `deleted`."""
+        found = self.state.all(Volume).get(volume_id)
+        if found is None or (found.account, found.region) != (caller.account, caller.region):
+            return None
+        return None if self.volume_state(found) == "deleted" else found
 
     def image(self, caller: Caller, image_id: str) -> Image | None:
         """Return the caller's image of that id, deregistered ones included, or None."""
@@ -114,11 +161,20 @@ class Cloud:
 
     def progress(self, snapshot: Snapshot) -> str:
         """Return the snapshot's progress in EC2's words, such as `40%`."""
-        done = 100 if self.status(snapshot) == "completed" else min(self._progress.get(snapshot.snapshot_id, 0), 99)
-        return f"{done}%"
+        if self.status(snapshot) == "completed":
+            return "100%"
+        if snapshot.sealed_time is None:
+            done = (
+                self.jobs.percent(snapshot.snapshot_id) if snapshot.taken else self._progress.get(snapshot.snapshot_id)
+            )
+        elif snapshot.sealed_time == snapshot.start_time:  # a copy, whole from the start: only time passes
+            done = int(100 * (time.time() - snapshot.sealed_time) / self.settle)
+        else:
+            done = 99
+        return f"{max(0, min(done or 0, 99))}%"
 
     def status(self, snapshot: Snapshot) -> str:
-        """Return pending, completed, or error (nothing was put or completed within its timeout)."""
+        """Return pending, completed, or error (its work failed, or nothing was put or completed within its timeout)."""
         now = time.time()
         if snapshot.failure is not None:
             return "error"
@@ -126,18 +182,94 @@ class Cloud:
             return "pending"
         if snapshot.sealed_time is not None:
             return "completed" if now >= snapshot.sealed_time + self.settle else "pending"
+        if snapshot.taken:
+            return "pending"
         touched = max(snapshot.start_time, self.disks.touched(snapshot.snapshot_id))
         return "error" if now > touched + 60 * snapshot.timeout else "pending"
 
     def image_state(self, image: Image) -> str:
-        """Return pending, available, failed or deregistered."""
+        """Return pending, available, failed, disabled or deregistered; pending or failed with one of its snapshots."""
         if image.deregistered:
             return "deregistered"
-        if image.failure is not None:
+        if self.image_failure(image) is not None:
             return "failed"
-        if image.image_id in self.state.all(Stuck):
+        behind = {self.status(snapshot) for snapshot in self._behind(image)}
+        young = time.time() < image.creation_time + self.settle
+        if young or "pending" in behind or image.image_id in self.state.all(Stuck):
             return "pending"
-        return "available" if time.time() >= image.creation_time + self.settle else "pending"
+        return "disabled" if image.disabled else "available"
+
+    def image_failure(self, image: Image) -> str | None:
+        """Return why the image will never be available, or None."""
+        if image.failure is not None:
+            return image.failure
+        for snapshot in self._behind(image):
+            if self.status(snapshot) == "error":
+                return f"Snapshot {snapshot.snapshot_id} is in error: {snapshot.failure or 'it was not completed'}"
+        return None
+
+    def _behind(self, image: Image) -> list[Snapshot]:
+        found = (self.state.all(Snapshot).get(one.snapshot_id) for one in image.block_devices if one.snapshot_id)
+        return [snapshot for snapshot in found if snapshot is not None]
+
+    def volume_state(self, volume: Volume) -> str:
+        """Return creating, available, in-use, deleting, deleted or error."""
+        now = time.time()
+        if volume.delete_time is not None:
+            return "deleting" if now < volume.delete_time + self.settle else "deleted"
+        if volume.failure is not None:
+            return "error"
+        stuck = volume.volume_id in self.state.all(Stuck)
+        if stuck or volume.ready_time is None or now < volume.ready_time + self.settle:
+            return "creating"
+        return "in-use" if self.attachment(volume) else "available"
+
+    def attachment(self, volume: Volume) -> tuple[Attachment, str] | None:
+        """Return what the volume is attached to and the attachment's state: attaching, attached or detaching."""
+        found, now = volume.attachment, time.time()
+        if found is None or volume.delete_time is not None:
+            return None
+        if found.detach_time is not None:
+            return (found, "detaching") if now < found.detach_time + self.settle else None
+        return found, "attaching" if now < found.attach_time + self.settle else "attached"
+
+    def begin(self, order: Snapshot | Volume) -> None:
+        """Begin the work that a committed record orders, in the background; fine when it orders none.
+
+        `Snapshot`: list the blocks of one that was taken. `Volume`: bring its snapshot's bytes in.
+        """
+        if order.failure is not None:
+            return
+        if isinstance(order, Snapshot):
+            if order.taken and order.sealed_time is None:
+                self.jobs.begin(order.snapshot_id, lambda report: self._index(order, report))
+        elif order.ready_time is None and order.delete_time is None:
+            self.jobs.begin(order.volume_id, lambda report: self._fill(order, report))
+
+    def _index(self, snapshot: Snapshot, report: Report) -> None:
+        try:
+            self.disk(snapshot).index(report)
+            self.seal(snapshot)
+        except OSError as error:
+            log.exception("%s", snapshot.snapshot_id)
+            with self.state.lock:
+                if (current := self.state.all(Snapshot).get(snapshot.snapshot_id)) is not None:
+                    self.state.put(replace(current, failure=str(error)))
+
+    def _fill(self, volume: Volume, report: Report) -> None:
+        failure = None
+        try:
+            self.volumes.fill(volume.volume_id, report)
+        except OSError as error:
+            log.exception("%s", volume.volume_id)
+            failure = str(error)
+        with self.state.lock:
+            current = self.state.all(Volume).get(volume.volume_id)  # its tags may have changed meanwhile
+            if current is None or current.delete_time is not None:
+                return
+            ready = None if failure else time.time()
+            self.state.put(replace(current, ready_time=ready, failure=failure or current.failure))
+        self.volumes.filled(volume.volume_id)
 
     def seal(self, snapshot: Snapshot) -> None:
         """Make the snapshot's blocks durable and then its record sealed. The caller holds its writers off."""
@@ -151,6 +283,7 @@ class Cloud:
     def forget(self, snapshot: Snapshot) -> None:
         """Remove the snapshot's record. Call it under the state's lock, and `free` after it."""
         self.state.remove(snapshot)
+        self.jobs.stop(snapshot.snapshot_id)
         with self._lock:
             self._open.pop(snapshot.snapshot_id, None)
             self._writers.pop(snapshot.snapshot_id, None)
@@ -163,12 +296,14 @@ class Cloud:
     def summary(self) -> dict[str, int]:
         """Return how much there is: what `emi sandbox status` shows."""
         snapshots = list(self.state.all(Snapshot).values())
+        volumes = [one for one in list(self.state.all(Volume).values()) if one.delete_time is None]
         return {
             "images": sum(not image.deregistered for image in list(self.state.all(Image).values())),
             "snapshots": len(snapshots),
             "pending_snapshots": sum(self.status(one) == "pending" for one in snapshots),
             "volume_bytes": sum(one.volume_size * GIB for one in snapshots),
-            "allocated_bytes": sum(self.disks.allocated(one.snapshot_id) for one in snapshots),
+            "allocated_bytes": self.disks.allocated_together(one.snapshot_id for one in snapshots)
+            + sum(self.volumes.allocated(one.volume_id) for one in volumes),
         }
 
 

@@ -1,6 +1,6 @@
 """The bytes of snapshots: sparse files of 512 KiB blocks, whose map survives kill -9 once a put has returned.
 
-A disk is a directory with three files:
+A disk is a directory with three files, which disks of equal snapshots share as hard links once nobody can put any more:
 
     data   the blocks at their offsets; sparse
     sums   32 bytes per block: the SHA-256 of its bytes
@@ -15,23 +15,23 @@ applies what is left there, so the old bytes or the new ones are found after a c
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from builder import durable
-from builder.digest import BLOCK
+from builder.digest import BLOCK, is_zero
+from builder.sandbox import sparse
+from builder.sandbox.sparse import Report
 
 ABSENT, INHERITED, WRITTEN = 0, 1, 2
 _SUM = 32  # bytes of a SHA-256
 _PAGE = 1 << 16  # bytes of the map looked at together: 32 GiB of volume, 2 MiB of sums
 _PRESENT = re.compile(rb"[^\0]")
-_FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 
 
 class Disk:
@@ -70,13 +70,52 @@ class Disk:
     def _inherit(self, parent: Disk) -> None:
         theirs = {name: os.open(parent.directory / name, os.O_RDONLY) for name in ("data", "sums", "map")}
         try:
-            _clone(theirs["data"], self._data)
-            _clone(theirs["sums"], self._sums)
+            sparse.clone(theirs["data"], self._data)
+            sparse.clone(theirs["sums"], self._sums)
             for offset, page in _pages(theirs["map"], 0):
                 os.pwrite(self._map, bytes(map(bool, page)), offset)
         finally:
             for descriptor in theirs.values():
                 os.close(descriptor)
+
+    def take(self, source: Path, report: Report = sparse.ignore) -> None:
+        """Fill a fresh disk with the bytes of the raw file `source` as they are now; `index` will list its blocks.
+
+        They are on the disk when this returns. `source` may be shorter than the disk.
+        """
+        descriptor = os.open(source, os.O_RDONLY)
+        try:
+            sparse.clone(descriptor, self._data, report)
+        finally:
+            os.close(descriptor)
+        os.ftruncate(self._data, self.blocks * BLOCK)
+        self.sync()
+
+    def link(self, directory: Path) -> None:
+        """Make a second disk with the bytes of this one, which nobody may put to any more: the files are shared."""
+        (directory / "redo").mkdir(parents=True)
+        for name in ("data", "sums", "map"):
+            os.link(self.directory / name, directory / name)
+        durable.fsync_directory(directory)
+        durable.fsync_directory(directory.parent)
+
+    def index(self, report: Report) -> None:
+        """List the blocks of a disk that was taken: every one that is not all zeros, with its sum.
+
+        May be done again after a crash. Reads data only, no holes.
+        """
+        buffer = memoryview(bytearray(BLOCK))
+        ranges = list(sparse.extents(self._data))
+        total, done, following = sum(end - start for start, end in ranges), 0, 0
+        for start, end in ranges:
+            for index in range(max(following, start // BLOCK), -(-end // BLOCK)):
+                os.preadv(self._data, [buffer], index * BLOCK)
+                if not is_zero(buffer):
+                    os.pwrite(self._sums, hashlib.sha256(buffer).digest(), index * _SUM)
+                    os.pwrite(self._map, bytes([WRITTEN]), index)
+                report(min(done + (index + 1) * BLOCK - start, total), total)
+            following = max(following, -(-end // BLOCK))
+            done += end - start
 
     def recover(self) -> None:
         """Finish the puts that a crash cut off, before anybody puts again."""
@@ -164,7 +203,7 @@ class Disks:
     """The disks of one sandbox directory, by the id of their snapshot."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         directory.mkdir(exist_ok=True)
 
     def create(self, name: str, blocks: int, parent: Disk | None) -> Disk:
@@ -173,66 +212,76 @@ class Disks:
         Raises OSError with EFBIG when the filesystem holds no file of that size (ext4: 16 TiB).
         """
         try:
-            return Disk.create(self._directory / name, blocks, parent)
+            return Disk.create(self.directory / name, blocks, parent)
+        except OSError:
+            self.remove(name)
+            raise
+
+    def take(self, name: str, blocks: int, source: Path, report: Report = sparse.ignore) -> None:
+        """Make a disk with the bytes of the raw file `source`; otherwise as `create`."""
+        try:
+            Disk.create(self.directory / name, blocks).take(source, report)
+        except BaseException:
+            self.remove(name)
+            raise
+
+    def link(self, source: Disk, name: str) -> None:
+        """Make a disk with the bytes of the sealed disk `source`, without moving any; otherwise as `create`."""
+        try:
+            source.link(self.directory / name)
         except OSError:
             self.remove(name)
             raise
 
     def open(self, name: str, blocks: int) -> Disk:
         """Open a disk whose record exists."""
-        return Disk(self._directory / name, blocks)
+        return Disk(self.directory / name, blocks)
 
     def touched(self, name: str) -> float:
         """Return when a block was last written, in seconds since the epoch; 0 when the disk is gone."""
         try:
-            return (self._directory / name / "data").stat().st_mtime
+            return (self.directory / name / "data").stat().st_mtime
         except FileNotFoundError:
             return 0
 
     def allocated(self, name: str) -> int:
         """Return how many bytes the blocks take on the disk; 0 when it is gone."""
         try:
-            return (self._directory / name / "data").stat().st_blocks * 512
+            return (self.directory / name / "data").stat().st_blocks * 512
         except FileNotFoundError:
             return 0
 
+    def allocated_together(self, names: Iterable[str]) -> int:
+        """Return how many bytes the blocks of these disks take, what several share counted once."""
+        found = {}
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = (self.directory / name / "data").stat()
+                found[status.st_ino] = status.st_blocks * 512
+        return sum(found.values())
+
     def remove(self, name: str) -> None:
         """Give a disk's space back; who still has it open reads on. Call it after its record is gone."""
-        shutil.rmtree(self._directory / name, ignore_errors=True)
+        shutil.rmtree(self.directory / name, ignore_errors=True)
 
     def sweep(self, known: set[str]) -> None:
         """Remove every disk that no record names: what a crash left of a start or a delete."""
-        for entry in self._directory.iterdir():
+        for entry in self.directory.iterdir():
             if entry.name not in known:
                 self.remove(entry.name)
 
 
-def _clone(source: int, target: int) -> None:
-    """Make `target` equal to `source`: by reflink where the filesystem has it, else extent by extent."""
-    with suppress(OSError):  # ext4, tmpfs: copied below
-        fcntl.ioctl(target, _FICLONE, source)
-        return
-    size, start = os.fstat(source).st_size, 0
-    while (start := _next_data(source, start)) < size:
-        end = os.lseek(source, start, os.SEEK_HOLE)
-        while start < end:
-            start += os.copy_file_range(source, target, end - start, start, start)
+def block_ranges(blocks: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) in bytes of every run of blocks that the open map says are there, ascending."""
+    for offset, page in _pages(blocks, 0):
+        for run in re.finditer(rb"[^\0]+", page):
+            yield (offset + run.start()) * BLOCK, (offset + run.end()) * BLOCK
 
 
 def _pages(descriptor: int, start: int) -> Iterator[tuple[int, bytes]]:
     """Yield a map from `start` in pieces with their offset, holes left out (65536 GiB is a map of 128 MiB)."""
     size = os.fstat(descriptor).st_size
-    while (start := _next_data(descriptor, start)) < size:
+    while (start := sparse.next_data(descriptor, start)) < size:
         page = os.pread(descriptor, _PAGE, start)
         yield start, page
         start += len(page)
-
-
-def _next_data(descriptor: int, start: int) -> int:
-    """Return where data begins at or after `start`: the end of the file when only a hole is left."""
-    try:
-        return os.lseek(descriptor, start, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        return os.fstat(descriptor).st_size

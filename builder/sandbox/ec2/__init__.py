@@ -10,30 +10,48 @@ from collections.abc import Iterable
 from builder.sandbox.access import needs
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.ec2 import (
+    attachments,
     attributes,
+    copies,
+    deprecation,
+    deregister,
+    encryption,
     images,
     instance_changes,
     instances,
     places,
+    public_access,
     register,
     run_instances,
+    sharing,
     snapshots,
-    tags,
+    tagging,
+    volume_status,
+    volumes,
 )
 from builder.sandbox.ec2.action import Handler
 from builder.sandbox.protocols import query
 from builder.sandbox.wire import Answer, Caller, Need, Refusal, Request
 
 ACTIONS: dict[str, Handler] = {
+    **attachments.ACTIONS,
     **attributes.ACTIONS,
+    **copies.ACTIONS,
+    **deprecation.ACTIONS,
+    **deregister.ACTIONS,
+    **encryption.ACTIONS,
     **images.ACTIONS,
     **instance_changes.ACTIONS,
     **instances.ACTIONS,
     **places.ACTIONS,
+    **public_access.ACTIONS,
     **register.ACTIONS,
     **run_instances.ACTIONS,
+    **sharing.ACTIONS,
     **snapshots.ACTIONS,
-    **tags.ACTIONS,
+    **tagging.ACTIONS,
+    **volume_status.ACTIONS,
+    **volumes.ACTIONS,
 }
 
 

@@ -41,7 +41,7 @@ def test_records_come_back_as_they_were(record):
 
 def test_a_record_of_a_newer_version_is_named():
     with pytest.raises(ValueError, match="newer emi"):
-        from_json("Volume", "{}")
+        from_json("Starship", "{}")
 
 
 def test_the_state_is_read_again_in_order(tmp_path):
@@ -84,7 +84,7 @@ def test_a_change_is_all_or_nothing(tmp_path):
 def test_the_clock_decides(cloud, sealed, started, put, timeout, expected):
     now = time.time()
     cloud.disks.create("snap-01", blocks_of(1), None)
-    data = cloud.disks._directory / "snap-01" / "data"
+    data = cloud.disks.directory / "snap-01" / "data"
     moment = now + 60 * (put if put is not None else started)
     os.utime(data, (moment, moment))
     snapshot = replace(

@@ -62,7 +62,9 @@ def test_filters_of_describe_tags(tagged, filters, expected):
     [
         ("ami-0123456789abcdef0", [("a", "b")], "InvalidAMIID.NotFound"),
         ("snap-0123456789abcdef0", [("a", "b")], "InvalidSnapshot.NotFound"),
-        ("i-0123456789abcdef0", [("a", "b")], "InvalidID"),
+        ("i-0123456789abcdef0", [("a", "b")], "InvalidInstanceID.NotFound"),
+        ("vol-0123456789abcdef0", [("a", "b")], "InvalidVolume.NotFound"),
+        ("vpc-0123456789abcdef0", [("a", "b")], "InvalidID"),
         (None, [("AWS:a", "b")], "InvalidParameterValue"),
         (None, [("x" * 128, "b")], "InvalidParameterValue"),
         (None, [("a", "b" * 256)], "InvalidParameterValue"),
