@@ -49,7 +49,7 @@ def serve(
     state = State(directory / "state.sqlite")
     ports = Ports.bind(directory, chosen, port, tls_port, tls=chosen.tls if tls is None else tls)
     cloud = Cloud(state, Disks(directory / "disks"), settle=chosen.settle, address=ports.address)
-    gate = Gate(Keys(chosen), region=chosen.region)
+    gate = Gate(Keys(state, chosen), region=chosen.region)
     tokens = Tokens(bytes.fromhex(chosen.key))
     app = App(directory, cloud, gate, [Ec2(cloud), EbsDirect(cloud, tokens), Sts()])
     ports.remember(directory, chosen)

@@ -66,7 +66,8 @@ class Need:
 
     `context` holds the condition keys that the service knows of the call, besides the global ones: a text, or a tuple
     for a key with several values. `policy` is the resource's own policy document (JSON) and `owner` the account whose
-    the resource is; without an owner it is the caller's.
+    the resource is; without an owner it is the caller's. `strict` says that within one account too the resource's
+    policy must allow it: a role's trust policy.
     """
 
     action: str
@@ -74,6 +75,7 @@ class Need:
     context: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     policy: str | None = None
     owner: str | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +164,17 @@ class Request:
         """The query string as it was sent, percent-encoded."""
         text: str = self._environ["QUERY_STRING"]
         return text
+
+    @property
+    def address(self) -> str:
+        """The client's address."""
+        text: str = self._environ.get("REMOTE_ADDR", "")
+        return text
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it came over TLS."""
+        return bool(self._environ.get("wsgi.url_scheme") == "https")
 
     @cached_property
     def query(self) -> Mapping[str, str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 from builder.sandbox.access import verify
 from builder.sandbox.access.claim import Claim
+from builder.sandbox.access.decide import Rights, decide, merged
 from builder.sandbox.access.keys import Keys
+from builder.sandbox.access.patterns import Context
 from builder.sandbox.wire import ANONYMOUS, Caller, Denied, Need, Request
 
 
@@ -15,13 +18,13 @@ class Gate:
     """Verifies callers by the keys of one sandbox; `clock` is in seconds since the epoch."""
 
     def __init__(self, keys: Keys, *, region: str, clock: Callable[[], float] = time.time) -> None:
-        self._keys = keys
+        self.keys = keys
         self._region = region
         self.clock = clock
 
     def account(self, claim: Claim | None) -> str:
-        """Return the account that a request says it is from; nothing of it is verified."""
-        key = self._keys.find(claim.access_key) if claim is not None else None
+        """Return the account that a claim, not verified yet, would act in; empty for nobody's."""
+        key = self.keys.find(claim.access_key) if claim is not None else None
         return key.account if key is not None else ""
 
     def caller(self, request: Request, claim: Claim | None, service: str) -> Caller:
@@ -33,13 +36,13 @@ class Gate:
             if service == "s3":  # a bucket may be public
                 return ANONYMOUS
             raise Denied("missing")
-        key = self._keys.find(claim.access_key)
+        key = self.keys.find(claim.access_key)
         if key is None:
             raise Denied("unknown-key")
         now = self.clock()
-        self._keys.check_token(key, claim.token)
+        self.keys.check_token(key, claim.token)
         verify.verify(request, claim, key.secret_key, now)
-        if key.expiry is not None and now >= key.expiry:
+        if key.session is not None and now >= key.session.expiry:
             raise Denied("expired-token")
         return Caller(
             account=key.account,
@@ -54,3 +57,33 @@ class Gate:
 
     def require(self, needs: Iterable[Need], request: Request, caller: Caller) -> None:
         """Return when the caller may do all of this. Raises Denied."""
+        rights: Rights | None = None
+        for need in needs:
+            if caller.root and need.policy is None and need.owner in {None, caller.account}:
+                continue
+            rights = rights or self.keys.rights(caller)
+            decision = decide(rights, need, self._context(request, caller, need))
+            if not decision.allowed:
+                raise Denied("denied", decision.reason)
+
+    def allows(self, need: Need, request: Request, caller: Caller) -> bool:
+        """Say whether the caller may do this, for a service whose answer depends on it."""
+        try:
+            self.require([need], request, caller)
+        except Denied:
+            return False
+        return True
+
+    def _context(self, request: Request, caller: Caller, need: Need) -> Context:
+        now = self.clock()
+        common = {
+            "aws:CurrentTime": datetime.fromtimestamp(now, UTC).isoformat(),
+            "aws:EpochTime": str(int(now)),
+            "aws:RequestedRegion": caller.region,
+            "aws:SecureTransport": "true" if request.is_secure else "false",
+            "aws:SourceIp": request.address,
+            "aws:UserAgent": request.header("User-Agent") or "",
+        }
+        if referer := request.header("Referer"):
+            common["aws:Referer"] = referer
+        return merged(common, self.keys.traits(caller), need.context)

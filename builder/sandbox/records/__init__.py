@@ -6,6 +6,18 @@ cannot be read.
 
 from __future__ import annotations
 
+from builder.sandbox.records.access import (
+    AccessKey,
+    Account,
+    Group,
+    InstanceProfile,
+    Policy,
+    PolicyVersion,
+    Role,
+    Session,
+    User,
+    iam_key,
+)
 from builder.sandbox.records.base import Record, from_json, to_json
 from builder.sandbox.records.faults import FaultTable, Stuck
 from builder.sandbox.records.images import BlockDevice, Image
@@ -18,6 +30,8 @@ from builder.sandbox.records.volumes import Attachment, EbsSettings, Volume, ebs
 
 __all__ = [
     "GIB",
+    "AccessKey",
+    "Account",
     "Acl",
     "Attachment",
     "BlockDevice",
@@ -26,23 +40,31 @@ __all__ = [
     "EbsSettings",
     "FaultTable",
     "Grant",
+    "Group",
     "Image",
     "ImportTask",
     "Instance",
+    "InstanceProfile",
     "Layout",
     "MetadataOptions",
     "Part",
     "Piece",
+    "Policy",
+    "PolicyVersion",
     "Record",
+    "Role",
     "S3Object",
+    "Session",
     "Snapshot",
     "Stored",
     "Stuck",
     "Traits",
     "Upload",
+    "User",
     "Volume",
     "ebs_settings_key",
     "from_json",
+    "iam_key",
     "to_json",
     "token_key",
 ]

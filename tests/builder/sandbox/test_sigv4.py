@@ -1,0 +1,181 @@
+"""Signatures are verified: by botocore's signers as a user would, and each way to be wrong in each service's words."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from urllib.parse import quote, urlencode, urlsplit
+
+import botocore.auth  # noqa: TID251 - the signers that users bring
+import pytest
+from botocore.awsrequest import AWSRequest  # noqa: TID251 - as above
+from botocore.credentials import Credentials  # noqa: TID251 - as above
+
+from builder.cloud.sigv4 import Keys
+
+SIGNATURES = "Access: signatures"
+MISSING = [
+    (SIGNATURES, "Signature Version 4A (AWS4-ECDSA-P256-SHA256)", "refused as malformed: one port is all regions"),
+    (SIGNATURES, "Signature Version 2 of S3", "InvalidRequest, as the regions answer that were opened after 2013"),
+]
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+DESCRIBE = "Action=DescribeImages&Version=2016-11-15&Owner.1=self"
+
+
+def code(answer):
+    status, headers, data = answer
+    found = re.search(rb"<Code>(.*?)</Code>", data) or re.search(rb'"__type": ?"([^"]*)"', data)
+    return status, headers.get("x-amzn-ErrorType") or (found and found[1].decode())
+
+
+# One call of each protocol: service, method, path, body, headers
+CALLS = {
+    "ec2": ("POST", "/", DESCRIBE, FORM),
+    "sts": ("POST", "/", "Action=GetCallerIdentity&Version=2011-06-15", FORM),
+    "ebs": ("GET", "/snapshots/snap-0123456789abcdef0/blocks", "", {}),
+    "s3": ("GET", "/", "", {}),
+    "ssm": ("POST", "/", "{}", {"X-Amz-Target": "AmazonSSM.DescribeParameters"}),
+}
+WRONG = {
+    "unknown key": {
+        "ec2": (401, "AuthFailure"),
+        "sts": (403, "InvalidClientTokenId"),
+        "ebs": (403, "UnrecognizedClientException"),
+        "s3": (403, "InvalidAccessKeyId"),
+        "ssm": (400, "UnrecognizedClientException"),
+    },
+    "wrong secret": {
+        "ec2": (401, "AuthFailure"),
+        "sts": (403, "SignatureDoesNotMatch"),
+        "ebs": (403, "InvalidSignatureException"),
+        "s3": (403, "SignatureDoesNotMatch"),
+        "ssm": (400, "InvalidSignatureException"),
+    },
+    "a token of nobody": {
+        "ec2": (401, "AuthFailure"),
+        "sts": (403, "InvalidClientTokenId"),
+        "ebs": (403, "UnrecognizedClientException"),
+        "s3": (400, "InvalidToken"),
+        "ssm": (400, "UnrecognizedClientException"),
+    },
+    "no signature": {
+        "ec2": (403, "MissingAuthenticationToken"),
+        "sts": (403, "MissingAuthenticationToken"),
+        "ebs": (403, "MissingAuthenticationTokenException"),
+        "ssm": (400, "MissingAuthenticationTokenException"),
+    },
+}
+
+
+@pytest.mark.behaviour(
+    SIGNATURES,
+    "every call",
+    "an unknown access key, a wrong secret, a session token that belongs to nobody and no signature at all are each "
+    "refused with the service's own code and status",
+)
+@pytest.mark.parametrize(
+    ("trouble", "service"), [(trouble, service) for trouble in WRONG for service in WRONG[trouble]]
+)
+def test_each_service_refuses_in_its_own_words(sandbox, trouble, service):
+    key, secret = sandbox.endpoint.access_key, sandbox.endpoint.secret_key
+    keys = {
+        "unknown key": Keys(access_key="AKIAIOSFODNN7EXAMPLE", secret_key=secret),
+        "wrong secret": Keys(access_key=key, secret_key=secret + "x"),
+        "a token of nobody": Keys(access_key=key, secret_key=secret, token="FwoGZXIvYXdzEBYaD"),
+    }.get(trouble)
+    right, wrong = sandbox.raw(), sandbox.raw(keys=keys)
+    method, path, body, headers = CALLS[service]
+    asked = service if keys else None
+    assert code(wrong.call(method, path, body, headers, service=asked)) == WRONG[trouble][service]
+    assert code(right.call(method, path, body, headers, service=service)) not in WRONG[trouble].values()
+
+
+SKEWED = {
+    "ec2": (400, "RequestExpired"),
+    "sts": (403, "SignatureDoesNotMatch"),
+    "ebs": (403, "InvalidSignatureException"),
+    "s3": (403, "RequestTimeTooSkewed"),
+    "ssm": (400, "InvalidSignatureException"),
+}
+
+
+def signed(sandbox, service, *, at=None, signer=botocore.auth.SigV4Auth, url="/", method="GET", body=b"", headers=None):
+    """Return (method, path, body, headers) as botocore's signer leaves the request, made at a time of our own."""
+    keys = Credentials(sandbox.endpoint.access_key, sandbox.endpoint.secret_key)
+    request = AWSRequest(method, sandbox.endpoint.url + url, headers=headers or {}, data=body)
+    real, botocore.auth.get_current_datetime = botocore.auth.get_current_datetime, lambda: at or real()
+    try:
+        signer(keys, service, "us-east-1").add_auth(request)
+    finally:
+        botocore.auth.get_current_datetime = real
+    parts = urlsplit(request.url)
+    return method, f"{parts.path}?{parts.query}" if parts.query else parts.path, body, dict(request.headers)
+
+
+@pytest.mark.behaviour(SIGNATURES, "every call", "a clock 16 minutes off is refused in either direction with the "
+                       "service's own code, one 14 minutes off is not")  # fmt: skip
+@pytest.mark.parametrize("service", SKEWED)
+def test_a_clock_may_be_a_quarter_of_an_hour_off(sandbox, raw, service):
+    method, url, body, headers = CALLS[service]
+    signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
+    for minutes in (-16, 16, -14, 14):
+        at = datetime.now(UTC).replace(tzinfo=None) + timedelta(minutes=minutes)
+        call = signed(
+            sandbox, service, at=at, signer=signer, url=url, method=method, body=body.encode(), headers=headers
+        )
+        assert (code(raw.call(*call, service=None)) == SKEWED[service]) == (abs(minutes) > 15)
+
+
+@pytest.mark.behaviour(SIGNATURES, "a presigned request", "is answered until its X-Amz-Expires has passed, and only as "
+                       "it was signed: another parameter makes it a mismatch")  # fmt: skip
+def test_a_presigned_request(sandbox, raw):
+    url = "/?" + DESCRIBE
+    now = datetime.now(UTC).replace(tzinfo=None)
+    for ago, expected in ((0, (200, None)), (59, (200, None)), (70, (400, "RequestExpired"))):
+        at, signer = now - timedelta(seconds=ago), partial(botocore.auth.SigV4QueryAuth, expires=65)
+        _, path, _, _ = signed(sandbox, "ec2", at=at, url=url, signer=signer)
+        answer = raw.call("GET", path, service=None)
+        assert code(answer) == expected
+    _, path, _, _ = signed(sandbox, "ec2", url=url, signer=botocore.auth.SigV4QueryAuth)
+    assert code(raw.call("GET", path.replace("Owner.1=self", "Owner.1=amazon"), service=None)) == (401, "AuthFailure")
+    assert b"DescribeImagesResponse" in raw.call("GET", path, service=None)[2]
+    with_none = path.replace("X-Amz-Expires=3600", "X-Amz-Expires=0")
+    assert code(raw.call("GET", with_none, service=None)) == (400, "IncompleteSignature")
+
+
+@pytest.mark.behaviour(SIGNATURES, "a presigned GetCallerIdentity", "is answered, as those do who hand one on to prove "
+                       "who they are")  # fmt: skip
+def test_a_presigned_identity(sandbox, raw):
+    path = "/?Action=GetCallerIdentity&Version=2011-06-15"
+    _, path, _, _ = signed(sandbox, "sts", url=path, signer=botocore.auth.SigV4QueryAuth)
+    assert b"<Account>123456789012</Account>" in raw.call("GET", path, service=None)[2]
+
+
+@pytest.mark.behaviour(
+    SIGNATURES,
+    "Signature Version 2",
+    "EC2's query API answers what Eucalyptus-era tools sign, with HmacSHA256 and HmacSHA1; one other parameter makes "
+    "it AuthFailure",
+)
+@pytest.mark.parametrize("method", ["HmacSHA256", "HmacSHA1"])
+def test_version_2(sandbox, raw, method):
+    form = _version_2(sandbox, method, {"Action": "DescribeImages", "Version": "2014-10-01", "Filter.1.Name": "name",
+                                        "Filter.1.Value.1": "a b*~ü"})  # fmt: skip
+    assert code(raw.call("POST", "/", urlencode(form), FORM, service=None)) == (200, None)
+    assert code(raw.call("GET", "/?" + urlencode({**form, "Owner.1": "self"}), service=None)) == (401, "AuthFailure")
+    old = _version_2(sandbox, method, {"Action": "DescribeImages", "Version": "2014-10-01"}, ago=1000)
+    assert code(raw.call("POST", "/", urlencode(old), FORM, service=None)) == (400, "RequestExpired")
+
+
+def _version_2(sandbox, method, parameters, ago=0):
+    """Sign as botocore's SigV2Auth does, whose only method is HmacSHA256, and by hand with the older one."""
+    stamp = (datetime.now(UTC) - timedelta(seconds=ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    form = {**parameters, "AWSAccessKeyId": sandbox.endpoint.access_key, "SignatureVersion": "2",
+            "SignatureMethod": method, "Timestamp": stamp}  # fmt: skip
+    query = "&".join(f"{quote(name, safe='-_.~')}={quote(form[name], safe='-_.~')}" for name in sorted(form))
+    text = f"POST\n{urlsplit(sandbox.endpoint.url).netloc}\n/\n{query}"
+    digest = hmac.digest(sandbox.endpoint.secret_key.encode(), text.encode(), method[4:].lower())
+    return {**form, "Signature": base64.b64encode(digest).decode()}
