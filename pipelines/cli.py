@@ -22,7 +22,7 @@ from builder.errors import EmiError, InternalError, Interrupted
 
 if TYPE_CHECKING:
     from pipelines import ui
-    from pipelines.verbs import places, recipes, reference
+    from pipelines.verbs import places, recipes, reference, sandbox
 else:
 
     class _Lazily:
@@ -35,7 +35,9 @@ else:
             return _interruptible(getattr(importlib.import_module(self._name), name))
 
     ui = _Lazily("pipelines.ui")
-    places, recipes, reference = (_Lazily(f"pipelines.verbs.{name}") for name in ("places", "recipes", "reference"))
+    places, recipes, reference, sandbox = (
+        _Lazily(f"pipelines.verbs.{name}") for name in ("places", "recipes", "reference", "sandbox")
+    )
 
 app = typer.Typer(
     name="emi",
@@ -65,6 +67,11 @@ CloudName = Annotated[
     typer.Option("--cloud", metavar="NAME", help="sandbox (default), aws, aws:PROFILE or aws:PROFILE@REGION."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
+Directory = Annotated[
+    Path | None,
+    typer.Option("--directory", metavar="DIR", help="Another sandbox than the one in EMI_HOME.", show_default=False),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run of this recipe instead of refusing.")]
 
 
@@ -145,21 +152,55 @@ def inspect(
 
 
 @sandbox_app.command("start")
-def sandbox_start(json: AsJson = False) -> None:
+def sandbox_start(
+    directory: Directory = None,
+    port: Annotated[int, typer.Option("--port", help="The plain port; by default the one it had last, or any.")] = 0,
+    tls: Annotated[
+        bool | None, typer.Option("--tls/--no-tls", help="A port for TLS beside it; by default as it was last.")
+    ] = None,
+    tls_port: Annotated[int, typer.Option("--tls-port", help="The TLS port; by default as above.")] = 0,
+    json: AsJson = False,
+) -> None:
     """Start the embedded cloud, or say that it runs; it keeps its state and is kept until stopped."""
-    places.sandbox_start(as_json=json)
+    sandbox.start(directory, port=port, tls=tls, tls_port=tls_port, as_json=json)
 
 
 @sandbox_app.command("stop")
-def sandbox_stop() -> None:
+def sandbox_stop(directory: Directory = None) -> None:
     """Stop the embedded cloud; its state stays on disk."""
-    places.sandbox_stop()
+    sandbox.stop(directory)
 
 
 @sandbox_app.command("status")
-def sandbox_status(json: AsJson = False) -> None:
+def sandbox_status(directory: Directory = None, json: AsJson = False) -> None:
     """Show whether the embedded cloud runs, where, and what is in it."""
-    places.sandbox_status(as_json=json)
+    sandbox.status(directory, as_json=json)
+
+
+@sandbox_app.command("reset")
+def sandbox_reset(directory: Directory = None, yes: Yes = False) -> None:
+    """Empty the embedded cloud; its keys and ports stay. Refused while a run uses it."""
+    sandbox.reset(directory, yes=yes)
+
+
+@sandbox_app.command("export")
+def sandbox_export(
+    file: Annotated[Path, typer.Argument(help="Where to write it, usually NAME.tar.zst.", show_default=False)],
+    directory: Directory = None,
+    yes: Yes = False,
+) -> None:
+    """Write everything that is in the embedded cloud to a file; calls wait meanwhile."""
+    sandbox.export(file, directory, yes=yes)
+
+
+@sandbox_app.command("import")
+def sandbox_import(
+    file: Annotated[Path, typer.Argument(help="What `emi sandbox export` wrote.", show_default=False)],
+    directory: Directory = None,
+    yes: Yes = False,
+) -> None:
+    """Put what is in a file in the place of everything in the embedded cloud. Refused while a run uses it."""
+    sandbox.import_(file, directory, yes=yes)
 
 
 @store_app.command("prune")

@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from builder.errors import EmiError, HostError
+from builder.errors import EmiError, HostError, UsageError
 from builder.pool import Lock
 from builder.units import format_size
 from pipelines.artifact import ARTIFACT, File, ImageFile, MachineImage, Snapshot
@@ -284,6 +284,14 @@ def complain(error: EmiError) -> None:
     if error.hint:
         console.print("next: ", style="bold", end=" ")
         console.print(error.hint, markup=False, highlight=False)
+
+
+def confirm(question: str) -> bool:
+    """Ask a person and return whether the answer is yes. Raises UsageError where nobody can answer."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody is there to answer.", hint="Say --yes if that is what you want.")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -15,6 +15,7 @@ import difflib
 import json
 import sys
 import tempfile
+import textwrap
 import urllib.request
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
@@ -149,10 +150,14 @@ def _refused(actions: Mapping[str, list[str]]) -> list[str]:
         known = set(botocore.session.get_session().get_service_model(service).operation_names)
         there, absent = set(actions.get(service, [])) & known, sorted(known - set(actions.get(service, [])))
         names = ", ".join(sorted(there)) or "none"
-        text.append(f"**{service}**: {len(there)} of {len(known)} calls are answered: {names}.")
-        text += ["", "<details><summary>refused</summary>", "", ", ".join(absent), "", "</details>"] if absent else []
+        text += _lines(f"**{service}**: {len(there)} of {len(known)} calls are answered: {names}.")
+        text += ["", "<details><summary>refused</summary>", "", *_lines(", ".join(absent)), "", "</details>"]
         text.append("")
     return text
+
+
+def _lines(text: str) -> list[str]:
+    return textwrap.wrap(text, 120, break_on_hyphens=False) or ["none"]
 
 
 def _cell(text: str) -> str:

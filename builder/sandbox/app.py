@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
-from builder.sandbox import audit
+from builder.sandbox import audit, sending
 from builder.sandbox.access import claim, words
 from builder.sandbox.access.gate import Gate
 from builder.sandbox.cloud import Cloud
-from builder.sandbox.faults import page
 from builder.sandbox.faults.seam import Faults, Met
+from builder.sandbox.own import OwnPages
 from builder.sandbox.protocols import query, rest_json
 from builder.sandbox.wire import ANONYMOUS, Answer, Caller, Denied, Need, Refusal, Request
 
 log = logging.getLogger(__name__)
-_OWN = "/_sandbox/"  # our own pages, beside the services
-_PAGE = 4 << 20  # bytes of the call list in one answer
 _REASONS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
@@ -57,20 +54,29 @@ class App:
         self._audit = audit.Audit(directory)
         self._faults = Faults(cloud.state, directory)
         gate.clock = self._faults.clock
+        actions = {name: sorted(service.actions) for name, service in self._services.items()}
+        self._own = OwnPages(directory, cloud, self._faults.table, actions)
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., sending.Write]) -> Iterable[bytes]:
         """Answer one request."""
         request = Request(environ)
         try:
-            answer = self._own_page(request) if request.path.startswith(_OWN) else self._answer(request)
+            if self._own.wanted(request):
+                answer = self._own.answer(request)
+            else:
+                with self._own.pause.passing():
+                    answer = self._answer(request)
             request.drain()
         except OSError as error:  # the client went away
             log.info("connection lost: %s", error)
             answer = Answer(status=400)
         headers = {"Content-Length": str(answer.length), "x-amzn-RequestId": request.id, **answer.headers}
-        start_response(_REASONS[answer.status], list(headers.items()))
+        write = start_response(_REASONS[answer.status], list(headers.items()))
         if (pieces := self._faults.pieces(request, answer)) is not None:
             return pieces
+        if answer.stream is not None:
+            sending.send(answer.stream, request, write)
+            return []
         return [answer.body] if request.method != "HEAD" else []
 
     def _answer(self, request: Request) -> Answer:
@@ -103,29 +109,6 @@ class App:
         answer = self._faults.after(request, answer)
         self._audit.add(name, action, answer.status, error, caller.region or region, fault=self._faults.said())
         return answer
-
-    def _own_page(self, request: Request) -> Answer:
-        match request.path.removeprefix(_OWN):
-            case "status":
-                return rest_json.answer(self._cloud.summary())
-            case "calls":
-                start = request.query.get("from", "0")
-                return self._calls(int(start)) if start.isdecimal() else Answer(status=400)
-            case "faults":
-                return page.answer(self._faults.table, request)
-            case "actions":
-                return rest_json.answer({name: sorted(one.actions) for name, one in self._services.items()})
-            case _:
-                return Answer(status=404)
-
-    def _calls(self, start: int) -> Answer:
-        """Return the calls from byte `start` of the list, and where the next look begins."""
-        with open(self._directory / audit.FILE, "rb") as file:
-            file.seek(start)
-            data = file.read(_PAGE)
-        whole = data[: data.rfind(b"\n") + 1]
-        calls = [json.loads(line) for line in whole.splitlines()]
-        return rest_json.answer({"calls": calls, "next": start + len(whole)})
 
 
 class _Absent:

@@ -58,6 +58,20 @@ def read_calls(directory: Path, *, start: int = 0) -> Iterator[AuditedCall]:
         return
 
 
+def latest_calls(directory: Path, most: int) -> Iterator[AuditedCall]:
+    """Yield the latest calls, oldest first: as many as the last `most` bytes of the list hold."""
+    try:
+        with open(directory / FILE, "rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - most)
+            file.seek(start)
+            whole = file.read(most).rpartition(b"\n")[0].split(b"\n")
+    except FileNotFoundError:
+        return
+    for line in whole[start > 0 :]:  # the first one is cut, unless it is the very first
+        if line:
+            yield AuditedCall(**json.loads(line))
+
+
 def position(directory: Path) -> int:
     """Return where the list of calls ends now, in bytes: read_calls from here yields what comes after."""
     try:

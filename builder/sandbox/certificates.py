@@ -13,9 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from builder import durable
-from builder.sandbox.settings import CA
+from builder.sandbox.settings import CA, PAIR
 
-_PAIR = "server.pem"  # key and certificate, for us only
 _LIFE = dt.timedelta(days=3650)
 
 
@@ -24,7 +23,7 @@ def ensure(directory: Path) -> Path:
 
     Both are made the first time and kept, so that clients may copy the authority.
     """
-    pair = directory / _PAIR
+    pair = directory / PAIR
     if not (pair.exists() and (directory / CA).exists()):
         authority, certificate = _make()
         durable.write_file(directory / CA, authority)

@@ -10,26 +10,29 @@ import fcntl
 import http.client
 import json
 import os
+import secrets
 import select
 import signal
 import ssl
 import subprocess  # noqa: TID251 - its TimeoutExpired; processes start in builder/proc.py
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import builder
-from builder import proc
+from builder import pool, proc
 from builder.errors import BusyError, HostError
 from builder.sandbox import settings
 
 _POLL = 0.02  # seconds
 _PATIENCE = 10  # seconds for a running server to answer
 _GRACE = 2  # seconds for SIGTERM before SIGKILL
+_LEASE = 10  # seconds for which calls wait after the last word of who had them wait
 _TAIL = 2000  # characters of the server's log shown in an error
 
 
@@ -96,6 +99,44 @@ def stop(directory: Path, *, timeout: float = 30) -> bool:
             message = f"the sandbox in {directory} is starting at this moment"
             raise BusyError(message, hint="try again in a second") from None
         return True
+
+
+@contextmanager
+def at_rest(directory: Path, *, timeout: float = 30) -> Iterator[None]:
+    """Have the sandbox of `directory` stopped inside the block, and nobody start it; start it again if it ran.
+
+    Raises as `start` and `stop` do.
+    """
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    with _alone(directory, timeout):
+        ran = _is_serving(directory)
+        if ran:
+            _end(directory, _endpoint(directory).pid)
+        try:
+            yield
+        finally:
+            if ran:
+                _launch(directory, _options(0, 0, tls=None), timeout)
+
+
+@contextmanager
+def still(directory: Path, *, timeout: float = 60) -> Iterator[Callable[[], None]]:
+    """Have nothing change in `directory` inside the block: calls wait, and where nobody serves it, nobody starts.
+
+    The block gets a function that raises HostError unless that was so until now; should we die, calls go on after
+    seconds. Raises BusyError when calls in progress, or another's pause, take longer than `timeout` seconds.
+    """
+    directory = directory.resolve()
+    found = _find(directory)
+    if found is not None:
+        with _Pause(found.endpoint, timeout) as pause:
+            yield pause.check
+        return
+    with _alone(directory, timeout):
+        if _is_serving(directory):
+            raise BusyError(f"the sandbox in {directory} has just been started", hint="try again")
+        yield lambda: None
 
 
 def status(directory: Path) -> Status | None:
@@ -181,7 +222,7 @@ def _find(directory: Path) -> Status | None:
     while _is_serving(directory):
         try:
             endpoint = _endpoint(directory)
-            return Status(endpoint=endpoint, **_get(endpoint, "/_sandbox/status"))
+            return Status(endpoint=endpoint, **ask(endpoint, "/_sandbox/status"))
         except (OSError, http.client.HTTPException) as error:  # starting, or ending, at this moment
             trouble = str(error)
         if time.monotonic() > deadline:
@@ -195,6 +236,49 @@ def _endpoint(directory: Path) -> Endpoint:
     values = json.loads((directory / settings.ENDPOINT).read_text())
     ca_file = Path(values.pop("ca_file")) if values["ca_file"] else values.pop("ca_file")
     return Endpoint(**values | {"directory": Path(values["directory"])}, ca_file=ca_file)
+
+
+class _Pause:
+    """Calls of a running sandbox wait inside the block; see builder/sandbox/pause.py."""
+
+    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._holder = secrets.token_hex(8)
+        self._changed = pool.Condition()
+        self._over = False
+
+    def __enter__(self) -> Self:
+        deadline = time.monotonic() + self._timeout
+        while not self._ask(_LEASE):
+            if time.monotonic() > deadline:
+                message = f"calls of the sandbox in {self._endpoint.directory} have been in progress for too long"
+                raise BusyError(message, hint="end what uses it, or try again")
+        self._renewing = pool.Background(self._renew)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+        self._renewing.result()
+        self._ask(0, renew=True)
+
+    def check(self) -> None:
+        if not self._ask(_LEASE, renew=True):
+            raise HostError(f"the sandbox in {self._endpoint.directory} went on before it was copied", hint="try again")
+
+    def _renew(self) -> None:
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._over, _LEASE / 10):
+                self._ask(_LEASE, renew=True)
+
+    def _ask(self, seconds: int, *, renew: bool = False) -> bool:
+        path = f"/_sandbox/pause?holder={self._holder}&seconds={seconds}{'&renew=' if renew else ''}"
+        try:
+            return bool(ask(self._endpoint, path, method="PUT")["held"])
+        except (OSError, http.client.HTTPException):
+            return False
 
 
 def _end(directory: Path, pid: int) -> None:
@@ -216,7 +300,8 @@ def _end(directory: Path, pid: int) -> None:
         os.close(process)
 
 
-def _get(endpoint: Endpoint, path: str) -> dict[str, int]:
+def ask(endpoint: Endpoint, path: str, *, method: str = "GET") -> dict[str, Any]:
+    """Return what the running sandbox answers on a page of its own. Raises OSError and HTTPException."""
     address = urlsplit(endpoint.url).netloc
     connection = (
         http.client.HTTPSConnection(
@@ -226,8 +311,8 @@ def _get(endpoint: Endpoint, path: str) -> dict[str, int]:
         else http.client.HTTPConnection(address, timeout=_PATIENCE)
     )
     try:
-        connection.request("GET", path)
-        answer: dict[str, int] = json.loads(connection.getresponse().read())
+        connection.request(method, path)
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
         return answer
     finally:
         connection.close()

@@ -15,7 +15,7 @@ from typing import IO
 
 from builder import pool
 from builder.errors import BusyError
-from builder.sandbox import settings
+from builder.sandbox import replacing, settings
 from builder.sandbox.access.gate import Gate
 from builder.sandbox.access.keys import Keys
 from builder.sandbox.app import App
@@ -45,6 +45,7 @@ def serve(
     lock = _lock(directory)
     # What an earlier server wrote says nothing about this one.
     (directory / settings.ENDPOINT).unlink(missing_ok=True)
+    replacing.finish(directory)
     chosen = settings.load(directory)
     state = State(directory / "state.sqlite")
     ports = Ports.bind(directory, chosen, port, tls_port, tls=chosen.tls if tls is None else tls)

@@ -15,6 +15,7 @@ SERVING = "serving.lock"  # flocked by the running server for as long as it live
 STARTING = "starting.lock"  # flocked by whoever is starting or stopping one
 LOG = "server.log"
 CA = "ca.pem"
+PAIR = "server.pem"  # key and certificate, for the server only
 DEFAULT_REGION = "us-east-1"
 
 

@@ -1,48 +1,16 @@
-"""What the verbs on emi's own places do: the sandbox and the store."""
+"""What the verbs on emi's own store do."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
-from dataclasses import asdict
 
 from builder.errors import BusyError, InputError
-from builder.sandbox import lifecycle
 from builder.units import format_size
 from pipelines import locks, ui
 from pipelines.home import Home, home
 from pipelines.journal import Journal, Run
 from pipelines.store import FileStore
-
-
-def sandbox_start(*, as_json: bool) -> None:
-    """Start the embedded cloud."""
-    endpoint = lifecycle.start(home().make().sandbox)
-    if as_json:
-        ui.say_json({**asdict(endpoint), "directory": str(endpoint.directory), "ca_file": str(endpoint.ca_file or "")})
-        return
-    ui.say(f"The sandbox runs at {endpoint.url} (process {endpoint.pid}), region {endpoint.region}.")
-    ui.say(f"Its state is in {endpoint.directory}. To point other tools at it:")
-    ui.say(f"  export AWS_ENDPOINT_URL={endpoint.url} AWS_DEFAULT_REGION={endpoint.region}")
-    ui.say(f"  export AWS_ACCESS_KEY_ID={endpoint.access_key} AWS_SECRET_ACCESS_KEY={endpoint.secret_key}")
-
-
-def sandbox_stop() -> None:
-    """Stop the embedded cloud."""
-    ui.say("The sandbox is stopped." if lifecycle.stop(home().sandbox) else "The sandbox was not running.")
-
-
-def sandbox_status(*, as_json: bool) -> None:
-    """Show what the embedded cloud holds."""
-    found = lifecycle.status(home().sandbox)
-    if as_json:
-        ui.say_json(
-            None if found is None else {"url": found.endpoint.url, "images": found.images, "snapshots": found.snapshots}
-        )
-    elif found is None:
-        ui.say("The sandbox is not running. `emi sandbox start` starts it; a run does so by itself.")
-    else:
-        ui.say(f"The sandbox runs at {found.endpoint.url}: {found.images} images, {found.snapshots} snapshots.")
 
 
 def store_prune() -> None:
