@@ -10,15 +10,15 @@ from typing import Literal
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.ec2 import instance_states
 from builder.sandbox.ec2.action import Handler, Values
-from builder.sandbox.records import Instance
+from builder.sandbox.records import Attachment, Instance, Volume
 from builder.sandbox.wire import Caller, Refusal
 
 _Goal = Literal["running", "stopped", "terminated"]
 
 
 def _terminate_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
-    def allowed(instance: Instance, state: str) -> bool:
-        if state in ("shutting-down", "terminated"):
+    def allowed(instance: Instance, _: str) -> bool:
+        if instance.goal == "terminated":
             return False
         if instance.disable_api_termination:
             message = (
@@ -58,6 +58,12 @@ def _start_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
             return False
         if state != "stopped":
             raise _wrong_state(instance, "started")
+        if not any(to.device == instance.root_device_name for _, to in _volumes(cloud, {instance.instance_id})):
+            message = (
+                f"Invalid value '{instance.instance_id}' for instanceId. Instance does not have a volume attached at "
+                f"root ({instance.root_device_name})"
+            )
+            raise Refusal("InvalidParameterValue", message)
         return True
 
     return {"StartingInstances": _change(cloud, caller, values["InstanceIds"], "running", allowed)}
@@ -76,7 +82,13 @@ def _change(
         found = [instance_states.require(cloud, caller, instance_id) for instance_id in dict.fromkeys(ids)]
         before = {one.instance_id: instance_states.state_of(cloud, one) for one in found}
         moving = [_sent(one, goal) for one in found if allowed(one, before[one.instance_id])]
-        cloud.state.put(*moving)
+        left = _left(cloud, moving) if goal == "terminated" else []
+        # One transaction: a crash never leaves the volumes of an instance that is gone.
+        cloud.state.put(*moving, *left)
+    for volume in left:
+        if volume.delete_time is not None:
+            cloud.jobs.stop(volume.volume_id)
+            cloud.volumes.remove(volume.volume_id)
     after = before | {one.instance_id: instance_states.state_of(cloud, one) for one in moving}
     return [
         {
@@ -85,6 +97,22 @@ def _change(
             "PreviousState": instance_states.state_shape(state),
         }
         for instance_id, state in before.items()
+    ]
+
+
+def _volumes(cloud: Cloud, instance_ids: set[str]) -> list[tuple[Volume, Attachment]]:
+    held = [(volume, cloud.attachment(volume)) for volume in cloud.state.all(Volume).values()]
+    return [(volume, each[0]) for volume, each in held if each is not None and each[0].instance_id in instance_ids]
+
+
+def _left(cloud: Cloud, ended: Iterable[Instance]) -> list[Volume]:
+    """Return the volumes of ended instances as they are then: deleted with them, or left to themselves."""
+    now = time.time()
+    return [
+        replace(volume, delete_time=now, attachment=None)
+        if attachment.delete_on_termination
+        else replace(volume, attachment=replace(attachment, detach_time=attachment.detach_time or now))
+        for volume, attachment in _volumes(cloud, {one.instance_id for one in ended})
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.ec2.action import Values
-from builder.sandbox.records import Instance
+from builder.sandbox.records import Instance, Volume
 from builder.sandbox.wire import Caller, Refusal
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
@@ -17,9 +17,24 @@ _TOMBSTONE = 3600  # seconds that a terminated instance is still described: "usu
 
 
 def state_of(cloud: Cloud, instance: Instance) -> str:
-    """Return the instance's state; each transition takes `settle` seconds."""
+    """Return the instance's state.
+
+    Each transition takes `settle` seconds, a launch until all its volumes are created as well; it ends in `terminated`
+    when one of them cannot be.
+    """
+    if instance.goal == "running" and instance.since == instance.creation_time:
+        volumes = {state for one in instance.launch_volumes if (state := _volume_state(cloud, one))}
+        if "error" in volumes:
+            return "terminated"
+        if "creating" in volumes:
+            return "pending"
     arrived = time.time() >= instance.since + cloud.settle
     return instance.goal if arrived else _ON_THE_WAY[instance.goal]
+
+
+def _volume_state(cloud: Cloud, volume_id: str) -> str | None:
+    volume = cloud.state.all(Volume).get(volume_id)
+    return cloud.volume_state(volume) if volume is not None else None
 
 
 def state_shape(state: str) -> Values:

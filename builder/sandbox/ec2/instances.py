@@ -18,7 +18,7 @@ from builder.sandbox.ec2.action import (
     tag_list,
 )
 from builder.sandbox.ec2.places import zones
-from builder.sandbox.records import Attachment, Instance, Volume
+from builder.sandbox.records import Instance, Volume
 from builder.sandbox.wire import Caller, Refusal
 
 _STATUS_FILTERS = (
@@ -33,14 +33,15 @@ _REASONS = {
     # Not EC2's: a running instance has no reason there. Whoever looks is told what "running" is worth here.
     "running": ("Sandbox.RecordOnly", "No machine runs behind this instance: the sandbox keeps its record only."),
 }
+_FAILED = ("Client.InternalError", "Client.InternalError: Client error on launch")  # a volume could not be made
 _USER_INITIATED = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
 
 
 def _describe_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
     filters = values.get("Filters", [])
     check_filters(filters, instance_filters.KNOWN)
-    volumes = attached(cloud)
-    found = [(one, shape(cloud, one, volumes.get(one.instance_id, ()))) for one in _asked_for(cloud, caller, values)]
+    devices = attached(cloud)
+    found = [(one, shape(cloud, one, devices.get(one.instance_id, ()))) for one in _asked_for(cloud, caller, values)]
     found = [each for each in found if matches(instance_filters.traits(*each), each[0].tags, filters)]
     page, token = paged(found, lambda each: _order(each[0]), values)
     return {"Reservations": reservations(page), "NextToken": token}
@@ -69,15 +70,17 @@ def _order(instance: Instance) -> str:
     return f"{instance.creation_time:020.6f}{instance.reservation_id}{instance.launch_index:06}"
 
 
-def shape(cloud: Cloud, instance: Instance, volumes: Iterable[Volume]) -> Values:
-    """Return the instance with its volumes as EC2 describes it. It has no address: there is no machine to reach."""
+def shape(cloud: Cloud, instance: Instance, devices: Iterable[Values]) -> Values:
+    """Return the instance with its block device mapping as EC2 describes it; without a machine it has no address."""
     state = instance_states.state_of(cloud, instance)
     code, message = _REASONS.get(state, _USER_INITIATED)
+    if state == "terminated" and instance.goal != "terminated":
+        code, message = _FAILED
     metadata = instance.metadata_options
     return {
         "AmiLaunchIndex": instance.launch_index,
         "Architecture": instance.architecture,
-        "BlockDeviceMappings": [_device(cloud, one.attachment, one.volume_id) for one in volumes if one.attachment],
+        "BlockDeviceMappings": list(devices),
         "BootMode": instance.boot_mode,
         "ClientToken": instance.client_token,
         "CurrentInstanceBootMode": _booted(instance),
@@ -140,25 +143,22 @@ def _booted(instance: Instance) -> str:
     return "uefi" if uefi else "legacy-bios"
 
 
-def attached(cloud: Cloud) -> Mapping[str, list[Volume]]:
-    """Return the volumes of each instance by its id, in order of attachment."""
-    found: dict[str, list[Volume]] = {}
+def attached(cloud: Cloud) -> Mapping[str, list[Values]]:
+    """Return the block device mapping of each instance by its id, in order of creation of the volumes."""
+    found: dict[str, list[Values]] = {}
     for volume in list(cloud.state.all(Volume).values()):
-        if volume.attachment is not None and volume.delete_time is None:
-            found.setdefault(volume.attachment.instance_id, []).append(volume)
+        if (held := cloud.attachment(volume)) is None:
+            continue
+        attachment, state = held
+        ebs = {
+            "AttachTime": attachment.attach_time,
+            "DeleteOnTermination": attachment.delete_on_termination,
+            "Status": state,
+            "VolumeId": volume.volume_id,
+        }
+        device = {"DeviceName": attachment.device, "Ebs": ebs}
+        found.setdefault(attachment.instance_id, []).append(device)
     return found
-
-
-def _device(cloud: Cloud, attachment: Attachment, volume_id: str) -> Values:
-    coming = time.time() < attachment.attach_time + cloud.settle
-    status = "attaching" if coming else "attached" if attachment.detach_time is None else "detaching"
-    ebs = {
-        "AttachTime": attachment.attach_time,
-        "DeleteOnTermination": attachment.delete_on_termination,
-        "Status": status,
-        "VolumeId": volume_id,
-    }
-    return {"DeviceName": attachment.device, "Ebs": ebs}
 
 
 def _describe_instance_status(cloud: Cloud, caller: Caller, values: Values) -> Values:

@@ -4,30 +4,49 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
+from builder import pool
 from builder.sandbox.cloud import Cloud, new_id
-from builder.sandbox.ec2 import idempotency, images, instance_states, instances, run_checks
+from builder.sandbox.ec2 import idempotency, images, instance_states, instances, launch_volumes, run_checks
 from builder.sandbox.ec2.action import Handler, Values
 from builder.sandbox.ec2.tags import specified
-from builder.sandbox.records import Image, Instance, MetadataOptions
+from builder.sandbox.records import Image, Instance, MetadataOptions, Volume
 from builder.sandbox.wire import Caller, Refusal
 
 _ACTION = "RunInstances"
+# A client token that is seen twice at once must launch once; volumes are made without holding up all other calls.
+_ONE_AT_A_TIME = pool.Lock()
 _MOST = 100  # instances of an account in a region that are not terminated: its quota
 _ARM = re.compile(r"a1|[a-z-]+\d+g[a-z0-9-]*")  # families with Graviton processors: c7gn, im4gn, t4g, …
 
 
 def _run_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
     run_checks.check(caller, values)
-    with cloud.state.lock:
-        known = idempotency.before(cloud, caller, _ACTION, values)
+    with _ONE_AT_A_TIME:
+        with cloud.state.lock:
+            known = idempotency.before(cloud, caller, _ACTION, values)
         if known is not None:
             return _again(cloud, caller, known)
         image = _launchable(cloud, caller, values)
-        made = _instances(cloud, caller, values, image)
-        token = idempotency.used(caller, _ACTION, values, [one.instance_id for one in made])
-        cloud.state.put(*made, *token)
-    return _reservation(cloud, made)
+        planned = _instances(cloud, caller, values, image)
+        tagged = [one for one in values.get("TagSpecifications", ()) if one["ResourceType"] == "volume"]
+        tags, entries = specified(tagged, "volume"), values.get("BlockDeviceMappings", ())
+        with launch_volumes.made(cloud, caller, image, planned, entries=entries, tags=tags) as volumes:
+            made = [replace(one, launch_volumes=_ids(volumes, one)) for one in planned]
+            token = idempotency.used(caller, _ACTION, values, [one.instance_id for one in made])
+            with cloud.state.lock:
+                current = cloud.state.all(Image)[image.image_id]  # its tags may have changed meanwhile
+                launched = replace(current, last_launched_time=made[0].launch_time)
+                # One transaction: a crash leaves all of the reservation, or none and files that are swept away.
+                cloud.state.put(*made, *volumes, launched, *token)
+            # Described before its volumes are begun: the answer says pending, as EC2's does.
+            return _reservation(cloud, made)
+
+
+def _ids(volumes: list[Volume], instance: Instance) -> tuple[str, ...]:
+    attached = ((one.volume_id, one.attachment) for one in volumes)
+    return tuple(name for name, to in attached if to is not None and to.instance_id == instance.instance_id)
 
 
 def _again(cloud: Cloud, caller: Caller, ids: list[str]) -> Values:
@@ -40,14 +59,22 @@ def _again(cloud: Cloud, caller: Caller, ids: list[str]) -> Values:
 
 
 def _reservation(cloud: Cloud, made: list[Instance]) -> Values:
-    volumes = instances.attached(cloud)
-    shapes = [(one, instances.shape(cloud, one, volumes.get(one.instance_id, ()))) for one in made]
+    devices = instances.attached(cloud)
+    shapes = [(one, instances.shape(cloud, one, devices.get(one.instance_id, ()))) for one in made]
     return instances.reservations(shapes)[0]
 
 
 def _launchable(cloud: Cloud, caller: Caller, values: Values) -> Image:
     """Return the image to launch. Raises Refusal when it is not available or made for other machines."""
-    image = images.require(cloud, caller, values["ImageId"])
+    image_id = values["ImageId"]
+    try:
+        image = images.require_visible(cloud, caller, image_id)
+    except Refusal as refusal:
+        # To launch says that there is one, to describe does not.
+        there = cloud.state.all(Image).get(image_id)
+        if there is None or there.region != caller.region or there.account == caller.account:
+            raise
+        raise Refusal("AuthFailure", f"Not authorized for images: [{image_id}]", status=403) from refusal
     if (state := cloud.image_state(image)) != "available":
         message = f"The image ID '{image.image_id}' is not available: it is {state}"
         raise Refusal("InvalidAMIID.Unavailable", message)

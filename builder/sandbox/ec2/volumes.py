@@ -65,10 +65,10 @@ def make_volume(
 ) -> Volume:
     """Return a volume that is being created, not yet kept: put it into the state, then `cloud.begin(volume)`.
 
-    `reader` is whose right to read the snapshot counts, if not the caller's: an image may be shared without its
-    snapshots, and who launches it reads them as its owner. `values` holds Size, SnapshotId, VolumeType, Iops, Throughput, Encrypted and KmsKeyId as CreateVolume knows them. A
+    `values` holds Size, SnapshotId, VolumeType, Iops, Throughput, Encrypted and KmsKeyId as CreateVolume knows them. A
     crash before the record is kept leaves an orphan file, which the next start sweeps away. Moves no bytes and may be
-    called under the state's lock. Raises Refusal.
+    called under the state's lock. `reader` is whose right to read the snapshot counts, if not the caller's: an image
+    may be shared without its snapshots, and who launches it reads them as its owner does. Raises Refusal.
     """
     snapshot = _source(cloud, reader or caller, values)
     size = _size(values, snapshot)

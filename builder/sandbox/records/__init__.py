@@ -18,6 +18,7 @@ from builder.sandbox.records.access import (
     User,
     iam_key,
 )
+from builder.sandbox.records.account_settings import ImageSettings, image_settings_key
 from builder.sandbox.records.base import Record, from_json, to_json
 from builder.sandbox.records.faults import FaultTable, Stuck
 from builder.sandbox.records.images import BlockDevice, Image
@@ -42,6 +43,7 @@ __all__ = [
     "Grant",
     "Group",
     "Image",
+    "ImageSettings",
     "ImportTask",
     "Instance",
     "InstanceProfile",
@@ -65,6 +67,7 @@ __all__ = [
     "ebs_settings_key",
     "from_json",
     "iam_key",
+    "image_settings_key",
     "to_json",
     "token_key",
 ]

@@ -19,6 +19,7 @@ class BlockDevice:
     delete_on_termination: bool = True
     iops: int | None = None
     throughput: int | None = None
+    encrypted: bool = False
     virtual_name: str | None = None
     no_device: bool = False
 
@@ -30,7 +31,11 @@ class BlockDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Record):
-    """An image's record. A deregistered image stays as a tombstone: EC2 tells "gone" from "never was"."""
+    """An image's record. A deregistered image stays as a tombstone: EC2 tells "gone" from "never was".
+
+    Its state is computed from this, from the states of its snapshots and from the clock. Times are in seconds since the
+    epoch.
+    """
 
     image_id: str
     account: str
@@ -52,6 +57,16 @@ class Image(Record):
     ramdisk_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     deregistered: bool = False
+    disabled: bool = False
+    launch_permissions: tuple[str, ...] = ()  # account ids, and `all` for everybody
+    deprecation_time: float | None = None  # as its owner set it
+    protected: bool = False  # from DeregisterImage
+    cooldown: bool = False  # whether the protection outlives its end by a day
+    protected_until: float | None = None  # the end of that day
+    source_image_id: str | None = None  # CopyImage's
+    source_image_region: str | None = None
+    source_instance_id: str | None = None  # CreateImage's
+    last_launched_time: float | None = None
     failure: str | None = None  # why it will never be available
 
     @property

@@ -62,6 +62,7 @@ class Instance(Record):
     shutdown_behavior: str = "stop"
     metadata_options: MetadataOptions = field(default_factory=MetadataOptions)
     tags: Mapping[str, str] = field(default_factory=dict)
+    launch_volumes: tuple[str, ...] = ()  # made with it: it is pending as long as one of them is being created
 
     @property
     def key(self) -> str:

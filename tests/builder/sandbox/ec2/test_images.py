@@ -164,7 +164,7 @@ def test_a_registration_that_is_refused(ec2, wish, code_of, change, code):
         ({"DeviceName": ROOT, "Ebs": {"SnapshotId": "two", "Iops": 100}}, "InvalidParameterCombination"),
         ({"DeviceName": ROOT, "Ebs": {"SnapshotId": "two", "VolumeType": "io2"}}, "MissingParameter"),
         ({"DeviceName": ROOT, "Ebs": {"SnapshotId": "two", "Throughput": 125}}, "InvalidParameterCombination"),
-        ({"DeviceName": ROOT, "Ebs": {"SnapshotId": "two", "Encrypted": True}}, "UnsupportedOperation"),
+        ({"DeviceName": ROOT, "Ebs": {"SnapshotId": "two", "Encrypted": True}}, "InvalidBlockDeviceMapping"),
     ],
 )
 def test_a_block_device_that_is_refused(ec2, raw, wish, code_of, device, code):
@@ -308,7 +308,7 @@ def test_a_description_that_is_refused(ec2, code_of, parameters, code):
         ({"Owners": ["123456789012"]}, 3),
         ({"Owners": ["amazon"]}, 0),
         ({"Owners": ["amazon", "self"]}, 3),
-        ({"ExecutableUsers": ["self"]}, 3),
+        ({"ExecutableUsers": ["self"]}, 0),  # "with explicit launch permissions": one's own have none
         ({"ExecutableUsers": ["all"]}, 0),
         ({"IncludeDeprecated": True, "IncludeDisabled": True}, 3),
     ],

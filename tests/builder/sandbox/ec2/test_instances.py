@@ -19,13 +19,11 @@ MISSING = [
 
 @pytest.fixture(scope="module")
 def image_id(ec2, completed):
-    return ec2.register_image(
-        Name="to launch",
-        Architecture="x86_64",
-        VirtualizationType="hvm",
-        RootDeviceName=ROOT,
-        BlockDeviceMappings=[{"DeviceName": ROOT, "Ebs": {"SnapshotId": completed}}],
-    )["ImageId"]
+    devices = [{"DeviceName": ROOT, "Ebs": {"SnapshotId": completed}}]
+    wish = {"Name": "to launch", "RootDeviceName": ROOT, "BlockDeviceMappings": devices}
+    image_id = ec2.register_image(Architecture="x86_64", VirtualizationType="hvm", **wish)["ImageId"]
+    ec2.get_waiter("image_available").wait(ImageIds=[image_id], WaiterConfig={"Delay": 1})
+    return image_id
 
 
 @pytest.fixture
@@ -49,9 +47,7 @@ def waited(ec2, name, *ids):
     ec2.get_waiter(name).wait(InstanceIds=list(ids), WaiterConfig={"Delay": 1})
 
 
-@pytest.mark.behaviour(
-    AREA, "RunInstances", "every field given comes back; a running instance says that it is a record"
-)
+@pytest.mark.behaviour(AREA, "RunInstances", "every field given comes back; `running` says that it is a record")
 def test_every_field_comes_back(ec2, launch, image_id):
     wish = {
         "InstanceType": "c5.large", "UserData": "#!/bin/sh", "Monitoring": {"Enabled": True}, "EbsOptimized": True,
@@ -158,9 +154,7 @@ def test_counts(sandbox, code_of, image_id):
     assert len(ec2.run_instances(ImageId=image_id, MinCount=1, MaxCount=2)["Instances"]) == 1
 
 
-@pytest.mark.behaviour(
-    AREA, "RunInstances", "what is wrong or not emulated is refused with EC2's code, and nothing is made"
-)
+@pytest.mark.behaviour(AREA, "RunInstances", "what is wrong or not emulated is refused, and nothing is made")
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -203,9 +197,7 @@ def test_user_data_is_base64(raw, image_id):
     assert raw.ec2(Action="RunInstances", UserData=text, **wish)[0] == 200
 
 
-@pytest.mark.behaviour(
-    AREA, "Stop, Start, Terminate", "wrong states and unknown ids are refused, and none of them moves"
-)
+@pytest.mark.behaviour(AREA, "Stop, Start, Terminate", "wrong states and unknown ids are refused, and none moves")
 def test_changes_that_are_refused(ec2, launch, code_of):
     running, gone = launch(), launch()
     waited(ec2, "instance_running", *running, *gone)
@@ -250,9 +242,7 @@ def zoo(sandbox):
     return ec2, ids, image_id
 
 
-@pytest.mark.behaviour(
-    AREA, "DescribeInstances", "filters select by what is described, wildcards match, others are refused"
-)
+@pytest.mark.behaviour(AREA, "DescribeInstances", "filters select by what is described, with wildcards")
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
