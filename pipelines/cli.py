@@ -22,7 +22,7 @@ from builder.errors import EmiError, InternalError, Interrupted
 
 if TYPE_CHECKING:
     from pipelines import ui
-    from pipelines.verbs import places, recipes, reference, sandbox
+    from pipelines.verbs import faults, places, recipes, reference, sandbox
 else:
 
     class _Lazily:
@@ -35,8 +35,8 @@ else:
             return _interruptible(getattr(importlib.import_module(self._name), name))
 
     ui = _Lazily("pipelines.ui")
-    places, recipes, reference, sandbox = (
-        _Lazily(f"pipelines.verbs.{name}") for name in ("places", "recipes", "reference", "sandbox")
+    faults, places, recipes, reference, sandbox = (
+        _Lazily(f"pipelines.verbs.{name}") for name in ("faults", "places", "recipes", "reference", "sandbox")
     )
 
 app = typer.Typer(
@@ -201,6 +201,17 @@ def sandbox_import(
 ) -> None:
     """Put what is in a file in the place of everything in the embedded cloud. Refused while a run uses it."""
     sandbox.import_(file, directory, yes=yes)
+
+
+@sandbox_app.command("faults")
+def sandbox_faults(
+    file: Annotated[Path | None, typer.Argument(help="A table of faults, a YAML file.", show_default=False)] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all faults; what they hold up goes on.")] = False,
+    directory: Directory = None,
+    json: AsJson = False,
+) -> None:
+    """Make the embedded cloud fail on demand (docs/sandbox-faults.md); without FILE: what fails, and how often."""
+    faults.faults(file, directory, clear=clear, as_json=json)
 
 
 @store_app.command("prune")
