@@ -46,6 +46,7 @@ def copy_snapshot(
         raise Refusal("IncorrectState", message)
     there = replace(caller, region=region)
     encrypted, key = encryption.decide(cloud, there, values, inherited=source)
+    minutes = _completion_minutes(values)
     snapshot_id = new_id("snap")
     cloud.disks.link(cloud.disk(source), snapshot_id)
     now = time.time()
@@ -61,7 +62,7 @@ def copy_snapshot(
         tags=dict(tags or {}),
         encrypted=encrypted,
         kms_key_id=key,
-        completion_minutes=_completion_minutes(values),
+        completion_minutes=minutes,
     )
 
 
