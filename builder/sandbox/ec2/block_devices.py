@@ -12,7 +12,7 @@ from builder.sandbox.records import BlockDevice
 from builder.sandbox.wire import Caller, Refusal
 
 _VOLUME_TYPES = ("standard", "io1", "io2", "gp2", "gp3", "sc1", "st1")
-_IOPS_TYPES = ("io1", "io2", "gp3")
+IOPS_TYPES = ("io1", "io2", "gp3")
 _LARGEST_VOLUME = 65536  # GiB
 
 
@@ -71,7 +71,7 @@ def _volume_size(cloud: Cloud, caller: Caller, ebs: Values) -> int:
 def _check_performance(volume_type: str, ebs: Values) -> None:
     if volume_type not in _VOLUME_TYPES:
         raise _invalid(volume_type, "volumeType")
-    if ebs.get("Iops") is not None and volume_type not in _IOPS_TYPES:
+    if ebs.get("Iops") is not None and volume_type not in IOPS_TYPES:
         message = f"The parameter iops is not supported for {volume_type} volumes."
         raise Refusal("InvalidParameterCombination", message)
     if ebs.get("Iops") is None and volume_type in ("io1", "io2"):
