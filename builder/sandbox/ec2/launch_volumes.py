@@ -68,8 +68,8 @@ def _of_image(device: BlockDevice) -> Wanted:
 def _changed(image: Image, name: str, known: Wanted | None, entry: Values) -> Wanted | None:
     """Return the device `name` as the entry wants it, or None when there is to be no volume."""
     root = name == image.root_device_name
-    ebs = entry.get("Ebs")
-    if ebs is None:
+    ebs = entry.get("Ebs", {})
+    if "NoDevice" in entry or entry.get("VirtualName"):
         if root:
             message = f"The root device '{name}' cannot be left out of the block device mapping"
             raise Refusal("InvalidBlockDeviceMapping", message)

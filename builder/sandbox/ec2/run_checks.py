@@ -47,7 +47,7 @@ def check(caller: Caller, values: Values) -> None:
     if not values.get("ImageId"):
         raise Refusal("MissingParameter", "The request must contain the parameter ImageId")
     _check_words(values)
-    _check_user_data(values.get("UserData", ""))
+    check_user_data(values.get("UserData", ""))
     _check_placement(caller, values.get("Placement", {}))
     _check_metadata(values.get("MetadataOptions", {}))
 
@@ -64,7 +64,8 @@ def _check_words(values: Values) -> None:
             raise Refusal("InvalidParameterValue", message)
 
 
-def _check_user_data(text: str) -> None:
+def check_user_data(text: str) -> None:
+    """Raise Refusal for user data that is no base64, or too much."""
     try:
         size = len(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
