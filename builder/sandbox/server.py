@@ -25,6 +25,7 @@ from builder.sandbox.ebs import EbsDirect
 from builder.sandbox.ec2 import Ec2
 from builder.sandbox.ports import Ports
 from builder.sandbox.protocols import query
+from builder.sandbox.s3 import S3
 from builder.sandbox.state import State
 from builder.sandbox.sts import Sts
 from builder.sandbox.tokens import Tokens
@@ -52,7 +53,8 @@ def serve(
     cloud = Cloud(state, Disks(directory / "disks"), settle=chosen.settle, address=ports.address)
     gate = Gate(Keys(state, chosen), region=chosen.region)
     tokens = Tokens(bytes.fromhex(chosen.key))
-    app = App(directory, cloud, gate, [Ec2(cloud), EbsDirect(cloud, tokens), Sts()])
+    s3 = S3(cloud, gate, directory / "s3")
+    app = App(directory, cloud, gate, [Ec2(cloud), EbsDirect(cloud, tokens), Sts(), s3])
     ports.remember(directory, chosen)
     pool.Background(lambda: query.service("ec2"))  # so that the first call of EC2 need not wait for it
     pool.Background(lambda: _end_with(directory, lock))

@@ -81,11 +81,12 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class S3Object(Record):
-    """An object. Its bytes are the extents in order: here when it was put, in its Layout when it has parts.
+    """An object. Its bytes are the extents in order: here, or when it is `scattered` over many files in its Layout.
 
     `data` is new whenever the bytes are, so that a reader of the old ones can hold on to them. `checksums` are base64
     by algorithm (of the whole, or of the parts' checksums with -N after it, by `checksum_type`); `etag` is without its
-    quotes. `upload_id` is the multipart upload that made it, so that completing again answers the same.
+    quotes; `parts` is 0 unless it was uploaded in parts. `upload_id` is the multipart upload that made it, so that
+    completing again answers the same.
     """
 
     in_memory: ClassVar[bool] = False
@@ -99,6 +100,7 @@ class S3Object(Record):
     traits: Traits
     extents: tuple[Stored, ...] = ()
     parts: int = 0
+    scattered: bool = False
     checksums: Mapping[str, str] = field(default_factory=dict)
     checksum_type: str = "FULL_OBJECT"
     upload_id: str | None = None
@@ -143,6 +145,7 @@ class Upload(Record):
     name: str
     initiated: float
     initiator: str  # ARN
+    account: str
     traits: Traits
     checksum_algorithm: str | None = None
     checksum_type: str | None = None
