@@ -139,10 +139,12 @@ def _unpack(packed: IO[bytes], place: Path) -> None:
     found: dict[str, str] = {}
     with tarfile.open(fileobj=stream, mode="r|") as tar:
         _require_version(tar, tar.next())
-        for member in tar:
+        while (member := tar.next()) is not None:
             if member.name == _LAST:
                 if json.loads(_content(tar, member)) != found or settings.SETTINGS not in found:
                     raise ArchiveRefused("its files are not those it was written with")
+                while stream.read(1 << 20):  # to the frame's own checksum
+                    pass
                 return
             if not _is_plain(member):
                 raise ArchiveRefused(f"the member {member.name!r} has no place in a sandbox's state")

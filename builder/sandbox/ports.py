@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import socket
 import ssl
 import sys
 from collections.abc import Callable
@@ -95,6 +96,9 @@ def _bind(port: int, last: int) -> Server:
             if error.errno != errno.EADDRINUSE and "in use" not in str(error):
                 raise
             continue
+        # Connections inherit it, and what is left of them when we are killed must not keep the next start off the port.
+        # cheroot sets it for a port that was asked for, not where the kernel chose.
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return server
     raise HostError(f"port {port} on {HOST} is taken by another program", hint="choose another port, or leave it out")
 

@@ -14,14 +14,11 @@ from builder.sandbox import audit
     ("service", "call", "parameters", "code"),
     [
         ("ec2", "create_vpc", {"CidrBlock": "10.0.0.0/8"}, "UnsupportedOperation"),
-        ("ec2", "create_volume", {"AvailabilityZone": "us-east-1a", "Size": 1}, "UnsupportedOperation"),
         ("ec2", "describe_vpcs", {}, "UnsupportedOperation"),
-        ("ec2", "import_snapshot", {}, "UnsupportedOperation"),
-        ("sts", "assume_role", {"RoleArn": "arn:aws:iam::1:role/x", "RoleSessionName": "s"}, "UnsupportedOperation"),
-        ("iam", "list_roles", {}, "UnsupportedOperation"),
-        ("s3", "list_buckets", {}, "NotImplemented"),
-        ("s3", "put_object", {"Bucket": "bucket", "Key": "key", "Body": b"x" * 100_000}, "NotImplemented"),
-        ("ssm", "get_parameter", {"Name": "x"}, "UnsupportedOperation"),
+        ("ec2", "request_spot_instances", {}, "UnsupportedOperation"),
+        ("iam", "list_instance_profiles_for_role", {"RoleName": "x"}, "UnsupportedOperation"),
+        ("s3", "get_bucket_analytics_configuration", {"Bucket": "bucket", "Id": "x"}, "NotImplemented"),
+        ("ssm", "list_documents", {}, "UnsupportedOperation"),
         ("lambda", "list_functions", {}, "UnsupportedOperation"),
     ],
 )

@@ -77,11 +77,13 @@ def test_it_outlives_who_started_it(tmp_path):
 @pytest.mark.behaviour("Operation", "start after kill -9", "the same port, keys and region as before")
 def test_port_and_keys_stay_over_stop_and_kill(make_sandbox):
     running = make_sandbox()
-    first = running.endpoint
+    first, open_one = running.endpoint, running.raw()
+    open_one.ec2(Action="DescribeRegions")
     lifecycle.stop(first.directory)
     running.restart()
     os.kill(running.endpoint.pid, signal.SIGKILL)
     running.restart()
+    assert open_one.connection.sock is not None  # a client that holds on to its connection does not move the server
     kept = ("url", "access_key", "secret_key", "region")
     assert [getattr(running.endpoint, name) for name in kept] == [getattr(first, name) for name in kept]
     assert running.endpoint.pid != first.pid
