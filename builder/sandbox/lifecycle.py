@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import builder
 from builder import pool, proc
@@ -61,6 +61,15 @@ class Status:
     pending_snapshots: int
     volume_bytes: int
     allocated_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """An account beside the directory's first one, and its root's access key."""
+
+    account: str
+    access_key: str
+    secret_key: str
 
 
 def start(
@@ -142,6 +151,17 @@ def still(directory: Path, *, timeout: float = 60) -> Iterator[Callable[[], None
 def status(directory: Path) -> Status | None:
     """Return what the sandbox of `directory` holds, or None when none runs there."""
     return _find(directory.resolve())
+
+
+def add_account(directory: Path, name: str) -> Account:
+    """Make another account in the running sandbox of `directory`; it is durable once this returns.
+
+    Names are for people and need not differ. Raises HostError when no sandbox runs there.
+    """
+    found = _find(directory.resolve())
+    if found is None:
+        raise HostError(f"no sandbox runs in {directory}", hint="start it: emi sandbox start")
+    return Account(**ask(found.endpoint, f"/_sandbox/accounts?{urlencode({'name': name})}", method="PUT"))
 
 
 @contextmanager

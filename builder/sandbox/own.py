@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from builder.sandbox import audit, contents, page
+from builder.sandbox.access import accounts
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.faults import page as faults_page
 from builder.sandbox.faults.table import Table as Faults
@@ -49,6 +50,7 @@ class OwnPages:
             "calls": lambda: self._calls(request.query.get("from", "0")),
             "actions": lambda: rest_json.answer(dict(self._actions)),
             "faults": lambda: faults_page.answer(self._faults, request),
+            "accounts": lambda: accounts.answer(self._cloud.state, request),
             "pause": lambda: self._pause(request),
         }
         return answers.get(request.path.removeprefix(_OWN), lambda: Answer(status=404))()

@@ -17,8 +17,9 @@ from builder import pool
 from builder.errors import BusyError
 from builder.sandbox import replacing, settings
 from builder.sandbox.access.gate import Gate
+from builder.sandbox.access.iam import Iam
 from builder.sandbox.access.keys import Keys
-from builder.sandbox.app import App
+from builder.sandbox.app import App, Service
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.disks import Disks
 from builder.sandbox.ebs import EbsDirect
@@ -26,6 +27,7 @@ from builder.sandbox.ec2 import Ec2
 from builder.sandbox.ports import Ports
 from builder.sandbox.protocols import query
 from builder.sandbox.s3 import S3
+from builder.sandbox.ssm import Ssm
 from builder.sandbox.state import State
 from builder.sandbox.sts import Sts
 from builder.sandbox.tokens import Tokens
@@ -53,8 +55,15 @@ def serve(
     cloud = Cloud(state, Disks(directory / "disks"), settle=chosen.settle, address=ports.address)
     gate = Gate(Keys(state, chosen), region=chosen.region)
     tokens = Tokens(bytes.fromhex(chosen.key))
-    s3 = S3(cloud, gate, directory / "s3")
-    app = App(directory, cloud, gate, [Ec2(cloud), EbsDirect(cloud, tokens), Sts(), s3])
+    services: list[Service] = [
+        Ec2(cloud),
+        EbsDirect(cloud, tokens),
+        Iam(state, gate.keys),
+        S3(cloud, gate, directory / "s3"),
+        Ssm(cloud),
+        Sts(state, gate, life=chosen.session_life),
+    ]
+    app = App(directory, cloud, gate, services)
     ports.remember(directory, chosen)
     pool.Background(lambda: query.service("ec2"))  # so that the first call of EC2 need not wait for it
     pool.Background(lambda: _end_with(directory, lock))

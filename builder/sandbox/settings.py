@@ -24,7 +24,8 @@ class Settings:
     """The directory's own facts.
 
     `key` (hex) signs block and page tokens; `settle` is how many seconds a sealed snapshot and a registered image stay
-    pending. `port` and `tls_port` are the ones it had last (0: none yet), `tls` is whether it served TLS last.
+    pending; `session_life` is how many a session of STS lives at most, whatever it asks for (None: as it asks). `port`
+    and `tls_port` are the ones it had last (0: none yet), `tls` is whether it served TLS last.
     """
 
     access_key: str
@@ -35,6 +36,7 @@ class Settings:
     tls_port: int = 0
     tls: bool = False
     settle: float = 0.3
+    session_life: float | None = None
 
 
 def load(directory: Path) -> Settings:

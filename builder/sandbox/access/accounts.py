@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 
@@ -16,25 +15,21 @@ _LONGEST = 50  # characters of an account's name, as in AWS Organizations
 
 
 def answer(state: State, request: Request) -> Answer:
-    """Answer our own page `accounts`: GET lists them, POST of {"name": …} makes one and answers with its root's keys.
+    """Answer our own page `accounts`: GET lists them; PUT with ?name= makes one and answers with its root's keys.
 
-    The POST must say that it sends JSON: what a stranger's web page can make a browser send does not.
+    PUT, because a stranger's web page cannot make a browser send one.
     """
     if request.method == "GET":
         found = [{"account": one.account, "name": one.name} for one in list(state.all(Account).values())]
         return rest_json.answer({"accounts": [{"account": ACCOUNT, "name": "first"}, *found]})
-    if request.method != "POST" or (request.header("Content-Type") or "").partition(";")[0] != "application/json":
-        return Answer(status=405)
-    try:
-        name = json.loads(request.body)["name"]
-    except (ValueError, TypeError, KeyError):
-        return Answer(status=400)
-    if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST:
+    if request.method != "PUT":
+        return Answer(status=405, headers={"Allow": "GET, PUT"})
+    name = request.query.get("name", "")
+    if not 1 <= len(name) <= _LONGEST:
         return Answer(status=400)
     made = add(state, name)
-    return rest_json.answer(
-        {"account": made.account, "access_key": made.access_key, "secret_key": made.secret_key}, status=201
-    )
+    keys = {"account": made.account, "access_key": made.access_key, "secret_key": made.secret_key}
+    return rest_json.answer(keys, status=201)
 
 
 def add(state: State, name: str) -> Account:

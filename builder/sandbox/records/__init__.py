@@ -26,6 +26,7 @@ from builder.sandbox.records.imports import ImportTask
 from builder.sandbox.records.instances import Instance, MetadataOptions
 from builder.sandbox.records.s3 import Acl, Bucket, Grant, Layout, Part, Piece, S3Object, Stored, Traits, Upload
 from builder.sandbox.records.snapshots import GIB, Snapshot
+from builder.sandbox.records.ssm import Parameter
 from builder.sandbox.records.tokens import ClientToken, token_key
 from builder.sandbox.records.volumes import Attachment, EbsSettings, Volume, ebs_settings_key
 
@@ -49,6 +50,7 @@ __all__ = [
     "InstanceProfile",
     "Layout",
     "MetadataOptions",
+    "Parameter",
     "Part",
     "Piece",
     "Policy",
