@@ -301,7 +301,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         for row in (columns, *rows):
             say("\t".join(row))
         return
-    shown = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    first, *others = columns
+    headings = [Column(first, no_wrap=True), *(Column(name, overflow="fold") for name in others)]
+    shown = Table(*headings, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         shown.add_row(*map(Text, row))  # as it is: a name may hold what rich would take for markup
     console.print(shown)

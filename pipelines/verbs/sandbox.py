@@ -15,6 +15,8 @@ from pipelines import locks, targets, ui
 from pipelines.home import home
 from pipelines.journal import Journal
 
+_PLACES = ("account", "region", "zone")
+
 
 def start(directory: Path | None, *, port: int, tls: bool | None, tls_port: int, as_json: bool) -> None:
     """Start the embedded cloud, or say that it runs."""
@@ -81,11 +83,14 @@ def _plain(table: Table) -> Mapping[str, Any]:
 
 
 def _show(table: Table) -> None:
-    """Print a table with a heading; columns that are empty are left out."""
-    ui.say(f"\n{table.name}: {table.about}")
-    rows = table.shown()
-    kept = [number for number in range(len(table.columns)) if any(row[number] for row in rows)]
-    ui.table([table.columns[number].name for number in kept], [[row[number] for number in kept] for row in rows])
+    """Print a table with a heading; columns that are empty are left out, and where a thing is, if all are there."""
+    rows, names = table.shown(), [column.name for column in table.columns]
+    values = {number: {row[number] for row in rows} for number in range(len(names))}
+    same = [number for number, found in values.items() if names[number] in _PLACES and len(found) == 1]
+    where = ", ".join(f"{names[number]} {rows[0][number]}" for number in same)
+    kept = [number for number, found in values.items() if any(found) and number not in same]
+    ui.say(f"\n{table.name}: {table.about}{f' ({where})' if where else ''}")
+    ui.table([names[number] for number in kept], [[row[number] for number in kept] for row in rows])
 
 
 def reset(directory: Path | None, *, yes: bool) -> None:
