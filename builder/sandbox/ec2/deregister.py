@@ -18,7 +18,7 @@ def _deregister_image(cloud: Cloud, caller: Caller, values: Values) -> Values:
     with cloud.state.lock:
         image = images.require(cloud, caller, values["ImageId"])
         _check_protection(image)
-        results, freed = _snapshots(cloud, image) if values.get("DeleteAssociatedSnapshots") else ([], [])
+        results, freed = _snapshots(cloud, image) if values.get("DeleteAssociatedSnapshots") else (None, [])
         # One transaction: never an image without its snapshots, nor snapshots of nobody that ought to be gone.
         cloud.state.change(put=[replace(image, deregistered=True)], remove=freed)
         for snapshot in freed:

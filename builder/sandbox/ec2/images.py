@@ -201,7 +201,7 @@ def _shape(cloud: Cloud, caller: Caller, image: Image) -> Values:
         "SriovNetSupport": image.sriov_net_support,
         "State": cloud.image_state(image),
         "StateReason": {"Code": "Client.InternalError", "Message": reason} if reason else None,
-        "Tags": tag_list(_tags(caller, image)),
+        "Tags": tag_list(_tags(caller, image)) or None,  # EC2 leaves it out
         "TpmSupport": image.tpm_support,
         "UsageOperation": "RunInstances",
         "VirtualizationType": image.virtualization_type,

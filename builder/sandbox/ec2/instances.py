@@ -120,7 +120,7 @@ def shape(cloud: Cloud, instance: Instance, devices: Iterable[Values]) -> Values
         "State": instance_states.state_shape(state),
         "StateReason": {"Code": code, "Message": message},
         "StateTransitionReason": instance.reason,
-        "Tags": tag_list(instance.tags),
+        "Tags": tag_list(instance.tags) or None,  # EC2 leaves it out
         "TpmSupport": instance.tpm_support,
         "UsageOperation": "RunInstances",
         "UsageOperationUpdateTime": instance.launch_time,
