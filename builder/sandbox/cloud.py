@@ -13,7 +13,18 @@ from builder import pool
 from builder.digest import BLOCK
 from builder.sandbox.disks import Disk, Disks
 from builder.sandbox.jobs import Jobs
-from builder.sandbox.records import GIB, Attachment, EbsSettings, Image, Snapshot, Stuck, Volume, ebs_settings_key
+from builder.sandbox.objects import Objects
+from builder.sandbox.records import (
+    GIB,
+    Attachment,
+    EbsSettings,
+    Image,
+    ImportTask,
+    Snapshot,
+    Stuck,
+    Volume,
+    ebs_settings_key,
+)
 from builder.sandbox.sparse import Report
 from builder.sandbox.state import State
 from builder.sandbox.volumes import VolumeFiles
@@ -73,6 +84,7 @@ class Cloud:
         self.disks = disks
         self.volumes = VolumeFiles(disks.directory.with_name("volumes"))
         self.jobs = Jobs()
+        self.objects: Objects | None = None  # set once S3 is there
         self.settle = settle
         self.address = address
         self._open: dict[str, Disk] = {}
@@ -270,6 +282,13 @@ class Cloud:
             ready = None if failure else time.time()
             self.state.put(replace(current, ready_time=ready, failure=failure or current.failure))
         self.volumes.filled(volume.volume_id)
+
+    def import_status(self, task: ImportTask) -> str:
+        """Return active, completed, deleting or deleted."""
+        over = task.end_time is not None and time.time() >= task.end_time + self.settle
+        if task.failure is not None:
+            return "deleted" if over else "deleting"
+        return "completed" if over and task.import_task_id not in self.state.all(Stuck) else "active"
 
     def seal(self, snapshot: Snapshot) -> None:
         """Make the snapshot's blocks durable and then its record sealed. The caller holds its writers off."""

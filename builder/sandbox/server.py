@@ -15,7 +15,7 @@ from typing import IO
 
 from builder import pool
 from builder.errors import BusyError
-from builder.sandbox import replacing, settings
+from builder.sandbox import importing, replacing, settings
 from builder.sandbox.access.gate import Gate
 from builder.sandbox.access.iam import Iam
 from builder.sandbox.access.keys import Keys
@@ -31,6 +31,7 @@ from builder.sandbox.ssm import Ssm
 from builder.sandbox.state import State
 from builder.sandbox.sts import Sts
 from builder.sandbox.tokens import Tokens
+from builder.sandbox.vmie import BucketObjects
 
 _WATCH = 2  # seconds between looks at whether the directory is still there
 
@@ -55,11 +56,14 @@ def serve(
     cloud = Cloud(state, Disks(directory / "disks"), settle=chosen.settle, address=ports.address)
     gate = Gate(Keys(state, chosen), region=chosen.region)
     tokens = Tokens(bytes.fromhex(chosen.key))
+    s3 = S3(cloud, gate, directory / "s3")
+    cloud.objects = BucketObjects(s3)
+    importing.resume(cloud, cloud.objects)
     services: list[Service] = [
         Ec2(cloud),
         EbsDirect(cloud, tokens),
         Iam(state, gate.keys),
-        S3(cloud, gate, directory / "s3"),
+        s3,
         Ssm(cloud),
         Sts(state, gate, life=chosen.session_life),
     ]

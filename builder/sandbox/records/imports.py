@@ -12,7 +12,8 @@ from builder.sandbox.records.base import Record
 class ImportTask(Record):
     """An import task's record: as long as it has no `end_time`, it is the order to do the import.
 
-    It ends in one transaction with the snapshot it made, or with the `failure` that made it `deleted`.
+    It ends in one transaction with the snapshot it made, or with the `failure` that made it `deleted`, which may be
+    that somebody cancelled it.
     """
 
     import_task_id: str
@@ -29,10 +30,12 @@ class ImportTask(Record):
     encrypted: bool = False
     kms_key_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    snapshot_tags: Mapping[str, str] = field(default_factory=dict)
     end_time: float | None = None
     snapshot_id: str | None = None
     image_size: int | None = None  # bytes of the object
     failure: str | None = None
+    cancelled: bool = False
 
     @property
     def key(self) -> str:
