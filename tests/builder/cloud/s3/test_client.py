@@ -162,8 +162,8 @@ def test_a_stream_with_more_checksums(server, place):
     assert s3.read(place.bucket, "crcs") == data
 
 
-def test_virtual_host_style_names_the_bucket_in_the_host(radosgw, place_on):
-    place = place_on(radosgw)
+def test_virtual_host_style_names_the_bucket_in_the_host(radosgw, rados):
+    place = rados
     place.s3.put(place.bucket, "k", DATA)
     port = urlsplit(radosgw.settings.endpoint_url).port
     dialect = S3Dialect(addressing="virtual")
