@@ -100,8 +100,7 @@ class S3:
         """Return what the call needs, after what makes it void whoever asks: no such bucket, another region."""
         where = address.of(request)
         if action not in ACTIONS:
-            message = "A header or query you provided implies functionality that is not implemented"
-            raise Refusal("NotImplemented", f"{message}: {action}", status=501)
+            raise Refusal("UnsupportedOperation", f"The sandbox does not support s3:{action}.", status=501)
         if action in _WITHOUT_BUCKET:
             if not caller.account:
                 raise Denied("denied", "Access Denied")
