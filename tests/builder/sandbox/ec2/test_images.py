@@ -8,8 +8,13 @@ import time
 
 import pytest
 
+AREA = "EC2 images"
 ROOT = "/dev/xvda"
 FOREIGN_SNAPSHOT, FOREIGN_IMAGE = "snap-0123456789abcdef0", "ami-0123456789abcdef0"
+MISSING = [
+    (AREA, "RegisterImage", "instance-store images (ImageLocation) and billing products: UnsupportedOperation"),
+    (AREA, "DescribeImages", "watermarks, scan results, product codes: no image has any; the platform is always Linux"),
+]
 
 
 @pytest.fixture
@@ -27,6 +32,8 @@ def described(ec2, image_id):
     return image
 
 
+@pytest.mark.behaviour(AREA, "RegisterImage", "every field of the call is described again as given, tags included")
+@pytest.mark.behaviour(AREA, "DescribeImageAttribute", "uefiData and description as registered")
 def test_every_field_comes_back(ec2, wish, completed):
     uefi_data = base64.b64encode(b"AMZNUEFI" + bytes(60000)).decode()
     wish |= {
@@ -66,6 +73,7 @@ def test_every_field_comes_back(ec2, wish, completed):
     assert answer["Description"]["Value"] == wish["Description"]
 
 
+@pytest.mark.behaviour(AREA, "RegisterImage", "defaults as documented: i386, paravirtual, gp2")
 def test_defaults_are_those_of_ec2(ec2, wish, completed):
     image = described(ec2, ec2.register_image(**wish)["ImageId"])
     assert (image["Architecture"], image["VirtualizationType"], image["EnaSupport"]) == ("i386", "paravirtual", False)
@@ -74,6 +82,7 @@ def test_defaults_are_those_of_ec2(ec2, wish, completed):
     assert image["BlockDeviceMappings"][0]["Ebs"] == expected | {"Encrypted": False}
 
 
+@pytest.mark.behaviour(AREA, "RegisterImage", "`pending` before `available`; the waiter image_available waits")
 def test_an_image_is_pending_before_it_is_available(make_sandbox):
     running = make_sandbox(settle=2)
     ec2, snapshot_id = running.client("ec2"), running.raw().snapshot({})
@@ -85,6 +94,8 @@ def test_an_image_is_pending_before_it_is_available(make_sandbox):
     assert described(ec2, image_id)["State"] == "available"
 
 
+@pytest.mark.behaviour(AREA, "RegisterImage", "a name is taken until its image is deregistered")
+@pytest.mark.behaviour(AREA, "DeregisterImage", "gone from descriptions; again: InvalidAMIID.Unavailable")
 def test_a_name_is_taken_until_its_image_is_deregistered(ec2, wish, code_of):
     image_id = ec2.register_image(**wish)["ImageId"]
     assert code_of(ec2.register_image, **wish) == "InvalidAMIName.Duplicate"
@@ -95,6 +106,7 @@ def test_a_name_is_taken_until_its_image_is_deregistered(ec2, wish, code_of):
     assert ec2.register_image(**wish)["ImageId"] != image_id
 
 
+@pytest.mark.behaviour(AREA, "RegisterImage", "of six at the same time with one name, one succeeds")
 def test_a_name_at_the_same_time_is_given_once(ec2, wish, sandbox, together):
     def register():
         try:
@@ -106,6 +118,7 @@ def test_a_name_at_the_same_time_is_given_once(ec2, wish, sandbox, together):
     assert sorted(result.partition("-")[0] for result in results) == ["InvalidAMIName.Duplicate"] * 5 + ["ami"]
 
 
+@pytest.mark.behaviour(AREA, "RegisterImage", "what the fields or their combination forbid is refused")
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -147,6 +160,7 @@ def test_a_registration_that_is_refused(ec2, wish, code_of, change, code):
     assert len(ec2.describe_images(Owners=["self"])["Images"]) == before
 
 
+@pytest.mark.behaviour(AREA, "RegisterImage", "snapshots, sizes, types and IOPS that do not fit are refused")
 @pytest.mark.parametrize(
     ("device", "code"),
     [
@@ -181,6 +195,7 @@ def test_two_mappings_of_one_device_are_refused(ec2, wish, code_of):
     assert code_of(ec2.register_image, **wish) == "InvalidBlockDeviceMapping"
 
 
+@pytest.mark.behaviour(AREA, "RegisterImage, DeregisterImage", "DryRun changes nothing")
 def test_a_dry_run_changes_nothing(ec2, wish, code_of):
     assert code_of(ec2.register_image, **wish, DryRun=True) == "DryRunOperation"
     image_id = ec2.register_image(**wish)["ImageId"]
@@ -214,6 +229,7 @@ def zoo(sandbox, blocks):
     return ec2, ids, (small, large)
 
 
+@pytest.mark.behaviour(AREA, "DescribeImages", "documented filters, with wildcards, their escapes, and case")
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
@@ -282,6 +298,7 @@ def test_filters_narrow_each_other(zoo):
     assert [image["ImageId"] for image in ec2.describe_images(Filters=filters)["Images"]] == [ids[1]]
 
 
+@pytest.mark.behaviour(AREA, "DescribeImages", "unknown filters, ids, page sizes and tokens are refused")
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [
@@ -317,6 +334,7 @@ def test_owners_and_users(zoo, parameters, count):
     assert len(zoo[0].describe_images(**parameters)["Images"]) == count
 
 
+@pytest.mark.behaviour(AREA, "DescribeImages", "pages hold each image once, also when some go between")
 def test_pages_survive_what_happens_between_them(sandbox):
     ec2 = sandbox.client("ec2", region_name="eu-north-1")
     snapshot_id = sandbox.raw(region="eu-north-1").snapshot({})
@@ -337,6 +355,7 @@ def test_pages_survive_what_happens_between_them(sandbox):
     assert len(list(paginator.paginate(PaginationConfig={"PageSize": 5}).search("Images[]"))) == 10
 
 
+@pytest.mark.behaviour(AREA, "DescribeImages", "images belong to their region")
 def test_images_of_another_region_are_not_seen(ec2, sandbox, wish, code_of):
     image_id = ec2.register_image(**wish)["ImageId"]
     elsewhere = sandbox.client("ec2", region_name="us-west-2")
