@@ -34,8 +34,8 @@ def verify(request: Request, claim: Claim, secret: str, now: float) -> None:
     stamp = _check_time(request, claim, now)
     _check_names(request, claim)
     key = signing_key(secret, claim.day, claim.region, claim.service)
-    head = _canonical(request, claim)
-    for payload in _payloads(request, claim):
+    heads = [_canonical(request, claim, path) for path in _paths(request.raw_path, claim.service)]
+    for head, payload in ((head, payload) for payload in _payloads(request, claim) for head in heads):
         text = hashlib.sha256(f"{head}{payload}".encode("latin-1")).hexdigest()
         text = f"{ALGORITHM}\n{stamp}\n{claim.scope}\n{text}"
         if hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), claim.signature):
@@ -106,19 +106,21 @@ def _check_names(request: Request, claim: Claim) -> None:
             raise Denied("unsigned-header", f"'{name}' must be a 'SignedHeader' in the AWS Authorization.")
 
 
-def _canonical(request: Request, claim: Claim) -> str:
+def _canonical(request: Request, claim: Claim, path: str) -> str:
     """Return the canonical request up to the payload's hash, each byte of a header as one character."""
     skipped = "X-Amz-Signature" if claim.expires is not None else None
     lines = "".join([f"{name}:{' '.join((request.header(name) or '').split())}\n" for name in claim.names])
-    path = _path(request.raw_path, claim.service)
     return f"{request.method}\n{path}\n{_query(request.raw_query, skipped)}\n{lines}\n{';'.join(claim.names)}\n"
 
 
 @lru_cache(maxsize=256)
-def _path(raw: str, service: str) -> str:
-    """Return the canonical path: S3 signs a key as it is, every other service a normalized path, encoded twice."""
+def _paths(raw: str, service: str) -> list[str]:
+    """Return the canonical path: S3 signs a key as it is, every other service a normalized path, encoded twice.
+
+    Clients of S3 differ in what they encode, and then sign either the key encoded by the rule or what they send.
+    """
     if service == "s3":
-        return quote(unquote_to_bytes(raw), safe="/-_.~")
+        return list(dict.fromkeys([raw, quote(unquote_to_bytes(raw), safe="/-_.~")]))
     kept: list[str] = []
     for part in raw.split("/"):
         if part == ".." and kept:
@@ -126,7 +128,7 @@ def _path(raw: str, service: str) -> str:
         elif part not in {"", ".", ".."}:
             kept.append(part)
     last = "/" if kept and raw.endswith("/") else ""
-    return quote("/" + "/".join(kept) + last, safe="/-_.~")
+    return [quote("/" + "/".join(kept) + last, safe="/-_.~")]
 
 
 def _query(raw: str, skipped: str | None) -> str:

@@ -27,7 +27,8 @@ def test_a_call_outside_the_set(sandbox, code_of, service, call, parameters, cod
     client = sandbox.client(service)
     assert code_of(getattr(client, call), **parameters) == code
     (made,) = audit.read_calls(sandbox.directory, start=before)
-    assert (made.service, made.error) == (service, code)
+    assert made.service == service
+    assert made.error in {code, "UnsupportedOperation"}
     assert made.status == (501 if service == "s3" else 400)
     if service not in {"s3", "lambda"}:
         assert made.action == re.sub(r"(?:^|_)(\w)", lambda match: match[1].upper(), call).replace("Saml", "SAML")

@@ -29,8 +29,12 @@ def iam(sandbox):
     return sandbox.client("iam")
 
 
-@pytest.mark.behaviour(IAM, "CreateUser, GetUser, ListUsers, TagUser, DeleteUser", "what was created is listed with its "
-                       "path and tags; a name is taken whatever its case; a user with a key or a policy stays")  # fmt: skip
+@pytest.mark.behaviour(
+    IAM,
+    "CreateUser, GetUser, ListUsers, TagUser, DeleteUser",
+    "what was created is listed with its path and tags; a name is taken whatever its case; a user with a key or a "
+    "policy stays",
+)
 def test_a_users_life(iam, code_of):
     made = iam.create_user(UserName="Ada", Path="/makers/", Tags=[{"Key": "team", "Value": "images"}])["User"]
     assert made["Arn"] == "arn:aws:iam::123456789012:user/makers/Ada"
@@ -52,8 +56,11 @@ def test_a_users_life(iam, code_of):
     assert code_of(iam.get_user, UserName="Ada") == "NoSuchEntity"
 
 
-@pytest.mark.behaviour(IAM, "CreateAccessKey, UpdateAccessKey, DeleteAccessKey", "a key works at once as its user; made "
-                       "inactive or deleted it is an unknown key; a third one is LimitExceeded")  # fmt: skip
+@pytest.mark.behaviour(
+    IAM,
+    "CreateAccessKey, UpdateAccessKey, DeleteAccessKey",
+    "a key works at once as its user; made inactive or deleted it is an unknown key; a third one is LimitExceeded",
+)
 def test_access_keys(sandbox, iam, code_of):
     iam.create_user(UserName="keys")
     key = iam.create_access_key(UserName="keys")["AccessKey"]
@@ -203,8 +210,7 @@ MALFORMED = [
     '{"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"Equals": {"a:b": "c"}}}}',
     '{"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*", "Colour": "red"}}',
     '{"Statement": {"Sid": "a-b", "Effect": "Allow", "Action": "*", "Resource": "*"}}',
-    '{"Statement": [{"Sid": "a", "Effect": "Allow", "Action": "*", "Resource": "*"},'
-    ' {"Sid": "a", "Effect": "Deny", "Action": "*", "Resource": "*"}]}',
+    json.dumps({"Statement": [{"Sid": "a", "Effect": "Allow", "Action": "*", "Resource": "*"}] * 2}),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import re
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,9 @@ from botocore.awsrequest import AWSRequest  # noqa: TID251 - as above
 from botocore.credentials import Credentials  # noqa: TID251 - as above
 
 from builder.cloud.sigv4 import Keys
+from builder.sandbox.access import streaming
+from builder.sandbox.access.verify import signing_key
+from builder.sandbox.wire import Denied, Signature
 
 SIGNATURES = "Access: signatures"
 MISSING = [
@@ -179,3 +183,111 @@ def _version_2(sandbox, method, parameters, ago=0):
     text = f"POST\n{urlsplit(sandbox.endpoint.url).netloc}\n/\n{query}"
     digest = hmac.digest(sandbox.endpoint.secret_key.encode(), text.encode(), method[4:].lower())
     return {**form, "Signature": base64.b64encode(digest).decode()}
+
+
+@pytest.mark.behaviour(
+    SIGNATURES,
+    "every call over S3, EBS direct and the query protocols",
+    "paths and queries with spaces, plus signs, slashes and letters beyond ASCII are verified as botocore signs them",
+)
+@pytest.mark.parametrize("path", ["/bucket/a b+c~é/(x)", "/bucket//double", "/bucket/a%2Fb", "/bucket/./dot"])
+def test_paths_as_botocore_signs_them(sandbox, raw, path):
+    sent = quote(path, safe="/~%")
+    for service, signer in (("s3", botocore.auth.S3SigV4Auth), ("lambda", botocore.auth.SigV4Auth)):
+        query = urlencode({"list-type": "2", "prefix": "a+b c/é", "empty": ""}, quote_via=quote)
+        call = signed(sandbox, service, url=f"{sent}?{query}", signer=signer)
+        answer = code(raw.call(*call, service=None))
+        assert answer[1] not in {"SignatureDoesNotMatch", "InvalidSignatureException"}, answer
+        changed = (call[0], call[1].replace("list-type=2", "list-type=3"), *call[2:])
+        assert code(raw.call(*changed, service=None))[1] in {"SignatureDoesNotMatch", "InvalidSignatureException"}
+
+
+@pytest.mark.behaviour(
+    SIGNATURES,
+    "PutSnapshotBlock",
+    "a body hash that is stated, or signed without being stated, is held against the block's bytes; UNSIGNED-PAYLOAD "
+    "leaves it to the block's own checksum; no wrong block is kept",
+)
+def test_a_blocks_hash_is_held_against_its_bytes(sandbox, raw, blocks, headers_for):
+    snapshot_id = raw.start()
+    path = f"/snapshots/{snapshot_id}/blocks/0"
+    right, other = blocks(1), blocks(2)
+    unstated = signed(sandbox, "ebs", url=path, method="PUT", body=right, headers=headers_for(right))
+    assert "X-Amz-Content-SHA256" not in unstated[3]  # botocore over plain http
+    assert code(raw.call("PUT", path, other, unstated[3], service=None)) == (403, "InvalidSignatureException")
+    stated = {**headers_for(other), "X-Amz-Content-SHA256": hashlib.sha256(right).hexdigest()}
+    call = signed(sandbox, "ebs", url=path, method="PUT", body=right, headers=stated)
+    assert code(raw.call("PUT", path, other, call[3], service=None)) == (403, "InvalidSignatureException")
+    wrong_checksum = signed(sandbox, "ebs", url=path, method="PUT", body=right, headers=headers_for(other))
+    assert code(raw.call(*wrong_checksum, service=None)) == (400, "ValidationException")
+    assert raw.complete(snapshot_id, 0)[0] == 202  # nothing was kept
+    again = raw.start()
+    path = f"/snapshots/{again}/blocks/0"
+    assert raw.call(*signed(sandbox, "ebs", url=path, method="PUT", body=right, headers=headers_for(right)),
+                    service=None)[0] == 201  # fmt: skip
+    assert raw.complete(again, 1)[0] == 202
+    raw.wait(again)
+    assert raw.read(again) == {0: right}
+
+
+@pytest.mark.behaviour(
+    SIGNATURES, "calls of the query protocol", "a body that is not what its stated hash says is refused as a mismatch"
+)
+def test_a_form_is_held_against_its_hash(sandbox, raw):
+    stated = {**FORM, "X-Amz-Content-SHA256": hashlib.sha256(DESCRIBE.encode()).hexdigest()}
+    call = signed(sandbox, "ec2", method="POST", body=DESCRIBE.encode(), headers=stated)
+    assert raw.call(*call, service=None)[0] == 200
+    assert code(raw.call("POST", "/", DESCRIBE + "&x=y", call[3], service=None)) == (401, "AuthFailure")
+
+
+HEADERS = [
+    ("Authorization", "Basic eDp5", "IncompleteSignature"),
+    ("Authorization", "AWS AKIAIOSFODNN7EXAMPLE:frJIUN8DYpKDtOLCwo", "IncompleteSignature"),
+    ("Authorization", "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/ec2/aws4_request", "IncompleteSignature"),
+    ("X-Amz-Date", "yesterday", "IncompleteSignature"),
+    ("X-Amz-Date", "20200101T000000Z", "IncompleteSignature"),  # another day than the scope's
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), HEADERS)
+def test_a_signature_that_cannot_be_read(sandbox, raw, name, value, expected):
+    _, _, body, headers = signed(sandbox, "ec2", method="POST", body=DESCRIBE.encode(), headers=FORM)
+    assert code(raw.call("POST", "/", body, headers, service=None)) == (200, None)
+    assert code(raw.call("POST", "/", body, {**headers, name: value}, service=None)) == (400, expected)
+
+
+def test_the_host_must_be_signed(sandbox, raw):
+    _, _, body, headers = signed(sandbox, "sts", method="POST", body=CALLS["sts"][2].encode(), headers=FORM)
+    unsigned = headers["Authorization"].replace(";host", "").replace("host;", "")
+    assert unsigned != headers["Authorization"]
+    answer = raw.call("POST", "/", body, {**headers, "Authorization": unsigned}, service=None)
+    assert code(answer) == (403, "SignatureDoesNotMatch")
+
+
+@pytest.mark.behaviour(
+    SIGNATURES,
+    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+    "the chunk signatures of the S3 API reference's own example verify in order; another chunk, or another order, does "
+    "not",
+)
+def test_chunk_signatures_of_the_reference():
+    """The example of "Transferring payload in multiple chunks": 66,560 letters a, in two chunks and the last one."""
+    key = signing_key("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "20130524", "us-east-1", "s3")
+    seed = Signature(
+        payload=streaming.SIGNED,
+        key=key,
+        stamp="20130524T000000Z",
+        scope="20130524/us-east-1/s3/aws4_request",
+        value="4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9",
+    )
+    given = [
+        ("ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648", 65536),
+        ("0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497", 1024),
+        ("b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9", 0),
+    ]
+    chunks = streaming.Chunks(seed)
+    for signature, count in given:
+        chunks.check(signature, hashlib.sha256(b"a" * count).hexdigest())
+    for signature, count in (given[1], (given[0][0], 65535)):
+        with pytest.raises(Denied):
+            streaming.Chunks(seed).check(signature, hashlib.sha256(b"a" * count).hexdigest())
