@@ -146,6 +146,7 @@ class EbsDirect:
             raise invalid("The x-amz-Checksum-Aggregation-Method header must be LINEAR.")
         with self._cloud.writers(snapshot).sealing():
             snapshot = self._find(caller, snapshot.snapshot_id)
+            _require_started(snapshot)
             count, aggregate = self._cloud.disk(snapshot).written()
             if count != claimed:
                 raise invalid(f"ChangedBlocksCount is {claimed}, but {count} blocks were written to the snapshot.")
@@ -159,6 +160,7 @@ class EbsDirect:
 
     def _require_pending(self, caller: Caller, snapshot_id: str) -> None:
         snapshot = self._find(caller, snapshot_id)
+        _require_started(snapshot)
         if snapshot.sealed_time is not None:
             raise invalid(f"The snapshot {snapshot_id} is not pending any more.", "INVALID_SNAPSHOT_ID")
         if self._cloud.status(snapshot) == "error":
@@ -245,11 +247,30 @@ class EbsDirect:
             raise Refusal("ResourceNotFoundException", message, status=404, reason="SNAPSHOT_NOT_FOUND")
         return snapshot
 
+    def _readable(self, caller: Caller, snapshot_id: str) -> Snapshot:
+        """Return the caller's snapshot, or one that its owner shared with their account by name.
+
+        What is shared with everybody alone cannot be read here: the EBS direct APIs do not support public snapshots.
+        """
+        found = self._cloud.readable_snapshot(caller, snapshot_id)
+        if found is None or found.account == caller.account:
+            return self._find(caller, snapshot_id)
+        if caller.account not in found.create_volume_permissions:
+            message = f"The snapshot '{snapshot_id}' is public: copy it, and read the copy."
+            raise Refusal("AccessDeniedException", message, status=403, reason="UNAUTHORIZED_ACCOUNT")
+        return found
+
     def _completed(self, caller: Caller, snapshot_id: str) -> Snapshot:
-        snapshot = self._find(caller, snapshot_id)
+        snapshot = self._readable(caller, snapshot_id)
         if (status := self._cloud.status(snapshot)) != "completed":
             raise invalid(f"The snapshot '{snapshot_id}' is {status}, not completed.", "INVALID_SNAPSHOT_ID")
         return snapshot
+
+
+def _require_started(snapshot: Snapshot) -> None:
+    if snapshot.taken:
+        message = f"The snapshot {snapshot.snapshot_id} was not started by StartSnapshot."
+        raise invalid(message, "INVALID_SNAPSHOT_ID")
 
 
 def _block_index(text: str, snapshot: Snapshot) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from builder import pool
 from builder.digest import BLOCK
 from builder.sandbox.cloud import Cloud, blocks_of, new_id
+from builder.sandbox.ec2 import encryption
 from builder.sandbox.protocols import rest_json
 from builder.sandbox.records import ClientToken, Snapshot, token_key
 from builder.sandbox.wire import Answer, Caller, Refusal, Request
@@ -34,11 +35,16 @@ class _Wish:
     tags: dict[str, str] = field(default_factory=dict)
     timeout: int
     token: str | None
+    encrypted: bool | None
+    kms_key: str | None
 
     @property
     def fingerprint(self) -> str:
         """The parameters that a second request under the same client token must repeat."""
-        return json.dumps([self.volume_size, self.parent_id, self.description, self.tags, self.timeout], sort_keys=True)
+        told = [self.volume_size, self.parent_id, self.description, self.tags, self.timeout]
+        # Only when it was asked for: what earlier versions wrote down knows nothing of it.
+        told += [self.encrypted, self.kms_key] if self.encrypted is not None else []
+        return json.dumps(told, sort_keys=True)
 
 
 class Starter:
@@ -62,6 +68,7 @@ class Starter:
 
     def _create(self, caller: Caller, wish: _Wish) -> Answer:
         parent = self._parent(caller, wish)
+        encrypted, kms_key = self._encryption(caller, wish, parent)
         snapshot_id = new_id("snap")
         # The disk first, its record last: a crash in between leaves an orphan that the next start sweeps away.
         self._make_disk(snapshot_id, wish, parent)
@@ -76,6 +83,8 @@ class Starter:
             description=wish.description,
             tags=wish.tags,
             timeout=wish.timeout,
+            encrypted=encrypted,
+            kms_key_id=kms_key,
         )
         answer = _describe(snapshot)
         records: list[Snapshot | ClientToken] = [snapshot]
@@ -93,6 +102,13 @@ class Starter:
         with self._cloud.state.lock:
             self._cloud.state.put(*records)
         return rest_json.answer(answer, status=201)
+
+    def _encryption(self, caller: Caller, wish: _Wish, parent: Snapshot | None) -> tuple[bool, str | None]:
+        values = {"Encrypted": wish.encrypted, "KmsKeyId": wish.kms_key}
+        try:
+            return encryption.decide(self._cloud, caller, values, inherited=parent)
+        except Refusal as refusal:
+            raise _invalid(refusal.message, "INVALID_CUSTOMER_KEY") from refusal
 
     def _make_disk(self, snapshot_id: str, wish: _Wish, parent: Snapshot | None) -> None:
         source = self._cloud.disk(parent) if parent is not None else None
@@ -144,6 +160,8 @@ def _describe(snapshot: Snapshot) -> dict[str, object]:
         answer["Description"] = snapshot.description
     if snapshot.parent_id:
         answer["ParentSnapshotId"] = snapshot.parent_id
+    if snapshot.kms_key_id:
+        answer["KmsKeyArn"] = snapshot.kms_key_id
     return answer
 
 
@@ -157,8 +175,8 @@ def _parse(body: bytes) -> _Wish:
         raise _invalid(f"Unknown parameters: {', '.join(unknown)}.")
     if values.get("Encrypted") is not None and values.get("ParentSnapshotId") is not None:
         raise _invalid("Encrypted and ParentSnapshotId cannot both be given.")
-    if values.get("Encrypted") or values.get("KmsKeyArn"):
-        raise _invalid("The sandbox keeps no encrypted snapshots.")
+    if values.get("Encrypted") not in (None, True, False):
+        raise _invalid("Encrypted must be true or false.")
     return _Wish(
         volume_size=_size(values.get("VolumeSize")),
         parent_id=_text(values, "ParentSnapshotId", 64),
@@ -166,6 +184,8 @@ def _parse(body: bytes) -> _Wish:
         tags=_tags(values.get("Tags") or []),
         timeout=_timeout(values.get("Timeout")),
         token=_text(values, "ClientToken", 255),
+        encrypted=values.get("Encrypted"),
+        kms_key=_text(values, "KmsKeyArn", 2048),
     )
 
 

@@ -57,6 +57,7 @@ def copy_snapshot(
         volume_size=source.volume_size,
         start_time=now,
         sealed_time=now,
+        taken=True,
         lineage=source.lineage,
         description=description,
         tags=dict(tags or {}),

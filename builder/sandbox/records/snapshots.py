@@ -32,7 +32,7 @@ class Snapshot(Record):
     tags: Mapping[str, str] = field(default_factory=dict)
     timeout: int = 60  # minutes without a put until it is cancelled; StartSnapshot's default
     sealed_time: float | None = None
-    taken: bool = False  # of a volume or an imported image, not put block by block
+    taken: bool = False  # of a volume, an image or another snapshot, not put block by block
     failure: str | None = None
     volume_id: str | None = None
     encrypted: bool = False

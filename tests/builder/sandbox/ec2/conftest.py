@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from builder.sandbox import lifecycle
+
 ZONE = "us-east-1a"
 WAIT = {"Delay": 0.05, "MaxAttempts": 400}  # seconds; botocore's own 15 would only make the tests slow
 
@@ -35,3 +37,10 @@ def completed_snapshot(ec2):
         return client.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]
 
     return wait
+
+
+@pytest.fixture(scope="module")
+def second(sandbox):
+    """The root keys of a second account as boto3 takes them, and its number."""
+    made = lifecycle.add_account(sandbox.directory, "second")
+    return {"aws_access_key_id": made.access_key, "aws_secret_access_key": made.secret_key}, made.account
