@@ -12,10 +12,7 @@ import signal
 import time
 from urllib.parse import quote
 
-import pytest
-
 from builder import pool
-from builder.sandbox import lifecycle
 
 LOST = (OSError, http.client.HTTPException)
 
@@ -140,43 +137,3 @@ def test_a_completed_snapshot_is_completed_after_the_kill(make_sandbox, blocks):
     raw = running.raw()
     index, token = tokens[1]  # a block token outlives the server
     assert raw.call("GET", f"/snapshots/{sealed}/blocks/{index}?blockToken={quote(token, safe='')}")[2] == blocks("B")
-
-
-@pytest.mark.sweep
-def test_many_kills(make_sandbox, blocks):
-    """The first test above at 40 random points, on one directory."""
-    running = make_sandbox()
-    data = [blocks(seed) for seed in range(8)]
-    finished = {}
-    for attempt in range(40):
-        raw = running.raw()
-        snapshot_id = raw.start(ClientToken=f"token {attempt}")
-        acknowledged = {}
-
-        def put(worker, snapshot_id=snapshot_id, acknowledged=acknowledged):
-            def one(connection, number):
-                index = worker * 500 + number
-                assert connection.put(snapshot_id, index, data[number % 8])[0] == 201
-                acknowledged[index] = data[number % 8]
-
-            return until_killed(running, one)
-
-        workers = [pool.Background(lambda worker=worker, put=put: put(worker)) for worker in range(4)]
-        time.sleep(0.3 * random.random())
-        kill(running)
-        for worker in workers:
-            worker.result(30)
-        running.restart()
-        raw = running.raw()
-        assert raw.start(ClientToken=f"token {attempt}") == snapshot_id
-        answer = raw.complete(snapshot_id, len(acknowledged))
-        if answer[0] != 202:
-            count = int(re.search(r"but (\d+) blocks", str(answer[3]))[1])
-            assert len(acknowledged) < count <= len(acknowledged) + 4
-            assert raw.complete(snapshot_id, count)[0] == 202
-        raw.wait(snapshot_id)
-        finished[snapshot_id] = set(acknowledged)
-        found = raw.read(snapshot_id)
-        assert {index: found[index] for index in acknowledged} == acknowledged
-    assert {one["SnapshotId"] for one in running.client("ec2").describe_snapshots()["Snapshots"]} == set(finished)
-    assert lifecycle.status(running.directory).snapshots == 40
