@@ -112,6 +112,10 @@ _PERMISSIONS = {
     "s3:PutObject": "s3:PutObject (and s3:PutObjectAcl where an ACL is set)",
     "s3:UploadPart": "s3:PutObject",
 }
+_ADVICE = {
+    "AccessControlListNotSupported": "Use a bucket that emi makes, or let this one take ACLs: its Object Ownership "
+    "must be BucketOwnerPreferred. Then `emi resume`.",
+}
 _SKEW = 240  # seconds; AWS refuses signatures that are off by more than 5 minutes
 
 
@@ -154,7 +158,7 @@ class Refusal:
         if self.code in _CONFLICT:
             return CloudConflict(words)
         quota = "Ask AWS Service Quotas for more, then `emi resume`." if self.code in _QUOTA else None
-        return CloudError(words, hint=quota)
+        return CloudError(words, hint=_ADVICE.get(self.code, quota))
 
     def _denied(self, words: str) -> EmiError:
         ahead = _clock_offset(self.date)

@@ -57,12 +57,13 @@ class S3:
         self._conditional: dict[str, Conditional] = {}
 
     # Buckets
-    def ensure_bucket(self, bucket: str, *, location: str | None = None) -> bool:
+    def ensure_bucket(self, bucket: str, *, location: str | None = None, acls: bool = False) -> bool:
         """Have the bucket be there; say whether this made it.
 
         `location` is the LocationConstraint; None: the region, and where the service knows regions by other names, its
-        own default. Raises CloudConflict when the name is taken by another account, CloudDenied when it may not be
-        looked at.
+        own default. With `acls` a bucket that is made takes ACLs, which AWS has switched off by default since 2023 and
+        instance-store images need. Raises CloudConflict when the name is taken by another account, CloudDenied when it
+        may not be looked at.
         """
         try:
             self.call("HeadBucket", Bucket=bucket)
@@ -72,7 +73,7 @@ class S3:
             return False
         wanted = self._settings.region if location is None else location
         try:
-            self._create_bucket(bucket, "" if wanted == _NO_CONSTRAINT else wanted)
+            self._create_bucket(bucket, "" if wanted == _NO_CONSTRAINT else wanted, acls=acls)
         except CloudConflict as error:
             # A lost answer, or a second run at the same moment: the bucket is ours all the same.
             if error.code != "BucketAlreadyOwnedByYou" and bucket not in self.buckets():
@@ -84,7 +85,7 @@ class S3:
                 "IllegalLocationConstraintException",
             ):
                 raise
-            self._create_bucket(bucket, "")
+            self._create_bucket(bucket, "", acls=acls)
         return True
 
     def buckets(self) -> set[str]:
@@ -153,7 +154,7 @@ class S3:
         return stored
 
     def read(self, bucket: str, key: str, *, most: int = 16 << 20) -> bytes:
-        """Return a small object's bytes, their MD5 verified where the ETag is one.
+        """Return a small object's bytes, held against its ETag where that says anything of them.
 
         Raises CloudNotFound, and CloudError for an object of more than `most` bytes.
         """
@@ -169,7 +170,7 @@ class S3:
                 lambda _: pieces.append, Bucket=bucket, Key=key, **({"IfMatch": found.etag} if found.etag else {})
             )
             data = b"".join(pieces)
-            if len(data) != found.size or (found.md5 and md5_of(data).hex() != found.md5):
+            if len(data) != found.size or not found.may_hold(data):
                 raise CloudTrouble(f"s3:GetObject: s3://{bucket}/{key} was damaged on the way")
             return data
 
@@ -296,9 +297,11 @@ class S3:
 
         return retrying(attempt, progress=self.progress)
 
-    def _create_bucket(self, bucket: str, location: str) -> None:
-        constraint = {"CreateBucketConfiguration": {"LocationConstraint": location}} if location else {}
-        self.call("CreateBucket", Bucket=bucket, **constraint)
+    def _create_bucket(self, bucket: str, location: str, *, acls: bool) -> None:
+        request: dict[str, Any] = {"ObjectOwnership": "BucketOwnerPreferred"} if acls else {}
+        if location:
+            request["CreateBucketConfiguration"] = {"LocationConstraint": location}
+        self.call("CreateBucket", Bucket=bucket, **request)
 
     def adopt(self, bucket: str, there: ObjectRecord, acl: str) -> None:
         """Let an object that holds the right bytes already have the wanted ACL too."""

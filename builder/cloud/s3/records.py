@@ -50,6 +50,15 @@ class ObjectRecord:
         found = _COMPOSITE.fullmatch(self.etag)
         return int(found[1]) if found else 0
 
+    def may_hold(self, data: bytes) -> bool:
+        """Say whether these bytes fit the ETag; True as well where it says nothing of them."""
+        if self.md5:
+            return self.md5 == _md5(data).hex()
+        size = self.part_size
+        if not size or self.opaque or self.parts != -(-len(data) // size):
+            return True
+        return composite(_md5(data[at : at + size]) for at in range(0, len(data), size)) == self.etag
+
 
 @dataclass(frozen=True, kw_only=True)
 class PartRecord:
@@ -90,4 +99,8 @@ def bare(etag: str | None) -> str:
 def composite(md5s: Iterable[bytes]) -> str:
     """Return the ETag of an object made of parts with these MD5s: the MD5 over them, and their number."""
     listed = list(md5s)
-    return f"{hashlib.md5(b''.join(listed), usedforsecurity=False).hexdigest()}-{len(listed)}"
+    return f"{_md5(b''.join(listed)).hex()}-{len(listed)}"
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()

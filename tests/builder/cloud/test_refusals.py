@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import time
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from builder.cloud.refusals import THROTTLING, Refusal
 from builder.errors import CloudConflict, CloudDenied, CloudError, CloudNotFound, CloudTrouble, HostError
 
 
-def refusal(code: str, status: int = 400, **more: str) -> Refusal:
+def refusal(code: str, status: int = 400, **more: Any) -> Refusal:
     return Refusal(call="ec2:RegisterImage", code=code, message="the cloud's words", status=status, **more)
 
 
@@ -47,6 +48,17 @@ def refusal(code: str, status: int = 400, **more: str) -> Refusal:
         ("InvalidAMIID.Malformed", 400, "", CloudError),
         ("InvalidParameterValue", 400, "", CloudError),
         ("ServiceQuotaExceededException", 402, "", CloudError),
+        ("403", 403, "", CloudDenied),
+        ("404", 404, "", CloudNotFound),
+        ("412", 412, "", CloudConflict),
+        ("AccessControlListNotSupported", 400, "", CloudError),
+        ("BadDigest", 400, "", CloudTrouble),
+        ("BucketAlreadyExists", 409, "", CloudConflict),
+        ("ConditionalRequestConflict", 409, "", CloudTrouble),
+        ("NoSuchUpload", 404, "", CloudNotFound),
+        ("NotImplemented", 501, "", CloudError),
+        ("OperationAborted", 409, "", CloudTrouble),
+        ("PreconditionFailed", 412, "", CloudConflict),
         ("TagPolicyViolation", 400, "", CloudError),
         ("UnsupportedOperation", 400, "", CloudError),
     ],
@@ -57,6 +69,7 @@ def test_a_code_becomes_an_error_with_the_clouds_own_words(code, status, reason,
     assert error.retryable == (ours is CloudTrouble)
     assert "ec2:RegisterImage: the cloud's words" in error.message
     assert code in error.message
+    assert error.code == code
     assert reason in error.message
 
 
@@ -68,6 +81,7 @@ def test_a_code_becomes_an_error_with_the_clouds_own_words(code, status, reason,
         ("ExpiredToken", "renew them"),
         ("InvalidClientTokenId", "Check the access key"),
         ("ServiceQuotaExceededException", "Service Quotas"),
+        ("AccessControlListNotSupported", "Object Ownership"),
     ],
 )
 def test_the_hint_says_what_to_do(code, hint):
@@ -93,3 +107,21 @@ def test_a_wrong_clock_is_named_with_its_offset(monkeypatch, code, seconds, word
 
 def test_a_senseless_date_is_no_second_error():
     assert type(refusal("AuthFailure", 401, date="yesterday").error()) is CloudDenied
+
+
+@pytest.mark.parametrize(
+    ("call", "permission"),
+    [
+        ("s3:HeadObject", "s3:GetObject and s3:ListBucket"),
+        ("s3:UploadPart", "s3:PutObject"),
+        ("s3:ListParts", "s3:ListMultipartUploadParts"),
+        ("s3:DeleteObject", "s3:DeleteObject"),
+    ],
+)
+def test_the_hint_names_the_permission_and_not_the_call(call, permission):
+    denied = Refusal(call=call, code="403", message="", status=403)
+    assert f"Grant {permission} to these credentials" in denied.error().hint
+
+
+def test_a_pause_that_the_cloud_asks_for_is_passed_on():
+    assert refusal("SlowDown", 503, retry_after=7).error().retry_after == 7

@@ -30,7 +30,7 @@ from builder.sandbox import lifecycle
 
 ACCESS, SECRET = "AKIARADOSGWTESTS0000", "a secret of nobody"
 DOMAIN = "s3.test"  # under which radosgw takes BUCKET.s3.test for virtual host style
-SERVERS = ("radosgw",)  # the sandbox's follows as soon as it is served
+SERVERS = ("radosgw", "sandbox")
 _CONFIGURATION = """\
 [global]
 fsid = {fsid}
@@ -233,6 +233,12 @@ class Place:
 @pytest.fixture
 def place(server: Server) -> Place:
     return Place(server)
+
+
+@pytest.fixture
+def place_on() -> Callable[[Server], Place]:
+    """Make a place on a given server."""
+    return Place
 
 
 @pytest.fixture

@@ -37,6 +37,20 @@ class Fault:
     after: int = 100_000
 
 
+@dataclass
+class Exchange:
+    """One request and its answer on a connection, as far as they have passed; in bytes."""
+
+    fault: Fault | None = None
+    sent: int = 0
+    answered: int = 0
+
+    def is_to(self, kind: str, passed: int | None = None) -> bool:
+        if not self.fault or self.fault.kind != kind:
+            return False
+        return passed is None or passed > self.fault.after
+
+
 class Proxy:
     """Passes bytes between a client and a server of 127.0.0.1, and does what its faults say."""
 
@@ -66,42 +80,36 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         with client, socket.create_connection(("127.0.0.1", self._upstream)) as server:
-            current: list[Fault | None] = [None]
-            back = pool.Background(lambda: self._answers(client, server, current))
+            now = Exchange()
+            back = pool.Background(lambda: self._answers(client, server, now))
             with contextlib.suppress(OSError):
-                self._requests(client, server, current)
+                self._requests(client, server, now)
             _end(client, server)
             back.result()
 
-    def _requests(self, client, server, current) -> None:
-        sent = 0
+    def _requests(self, client: socket.socket, server: socket.socket, now: Exchange) -> None:
         while data := client.recv(1 << 16):
             line = _REQUEST.match(data)
             if line:
-                current[0], sent = self._take(f"{line[1].decode()} {line[2].decode()}"), 0
-            kind = current[0].kind if current[0] else ""
-            if kind == "refuse":
+                now.fault, now.sent, now.answered = self._take(f"{line[1].decode()} {line[2].decode()}"), 0, 0
+            now.sent += len(data)
+            if now.is_to("refuse"):
                 client.sendall(_SLOW_DOWN)
                 return
-            sent += len(data)
-            if kind == "cut-request" and sent > current[0].after:
+            if now.is_to("cut-request", now.sent):
                 return
             server.sendall(data)
 
-    def _answers(self, client, server, current) -> None:
-        passed = 0
+    def _answers(self, client: socket.socket, server: socket.socket, now: Exchange) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 16):
-                fault = current[0]
-                if fault and not data.startswith(b"HTTP/1.1 100"):
-                    passed += len(data)
-                    if fault.kind == "lost-answer":
+                if not data.startswith(b"HTTP/1.1 100"):
+                    now.answered += len(data)
+                    if now.is_to("lost-answer") or now.is_to("cut-answer", now.answered):
                         break
-                    if fault.kind == "cut-answer" and passed > fault.after:
-                        break
-                    if fault.kind == "damage-answer" and passed > fault.after:
+                    if now.is_to("damage-answer", now.answered):
                         data = data[:-1] + bytes([data[-1] ^ 1])
-                        current[0] = None
+                        now.fault = None
                 client.sendall(data)
         _end(client, server)
 
