@@ -16,10 +16,12 @@ from builder.sandbox.wire import Refusal
 @cache
 def model(service: str) -> Any:
     """Return botocore's model of a service, read once."""
-    # Lazy: importing moto and reading a model takes tenths of a second (protocols/query.py).
-    from moto.core.utils import get_service_model
+    # Lazy: importing botocore takes a tenth of a second that the start need not wait for. Not by way of moto: its
+    # modules import each other in a ring, and what runs into that from a second thread finds them half made.
+    from botocore.loaders import create_loader  # noqa: TID251 - the model's words, no call to a cloud
+    from botocore.model import ServiceModel  # noqa: TID251 - as above
 
-    return get_service_model(service)
+    return ServiceModel(create_loader().load_service_model(service, "service-2"), service)
 
 
 def check(shape: Any, values: Mapping[str, Any], *, code: str) -> None:
