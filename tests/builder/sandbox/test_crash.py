@@ -12,6 +12,8 @@ import signal
 import time
 from urllib.parse import quote
 
+import pytest
+
 from builder import pool
 
 LOST = (OSError, http.client.HTTPException)
@@ -37,6 +39,8 @@ def until_killed(running, work):
             work(connection, number)
 
 
+@pytest.mark.behaviour("EBS direct", "PutSnapshotBlock, kill -9", "what was acknowledged is there; a block put over "
+                       "another is the old or the new one, never a mixture")  # fmt: skip
 def test_blocks_acknowledged_before_the_kill_are_there_after_it(make_sandbox, blocks):
     """Four connections put blocks and put others over them; three kills; then every block is what it may be."""
     running = make_sandbox()
@@ -118,6 +122,8 @@ def test_records_acknowledged_before_the_kill_are_there_after_it(make_sandbox):
     assert disks == set(snapshots)  # no orphan stays
 
 
+@pytest.mark.behaviour("EBS direct", "CompleteSnapshot, kill -9", "an acknowledged snapshot completes under the next "
+                       "server; block tokens stay valid")  # fmt: skip
 def test_a_completed_snapshot_is_completed_after_the_kill(make_sandbox, blocks):
     running = make_sandbox()
     raw = running.raw()

@@ -104,6 +104,48 @@ def test_a_first_put_without_its_map_byte_never_was(disk, blocks, files):
     assert (disk.read(0), disk.written()[0]) == (blocks(1), 1)
 
 
+def test_a_taken_disk_lists_what_is_not_zero(tmp_path, blocks):
+    """Also when it is listed again over what a crash left, and the volume has changed meanwhile."""
+    source = tmp_path / "volume"
+    with open(source, "wb") as file:
+        file.truncate(1 << 30)
+        for index, data in ((0, blocks("a")), (3, bytes(BLOCK)), (4, b"x"), (2047, blocks("b"))):
+            file.seek(index * BLOCK)
+            file.write(data)
+    disks = Disks(tmp_path / "disks")
+    disks.take("snap-1", 2048, source)
+    source.write_bytes(blocks("later"))
+    disk = disks.open("snap-1", 2048)
+    assert list(disk.present()) == []
+    put(disk, 0, blocks("a"))  # what an earlier attempt had listed already
+    seen = []
+    disk.index(lambda done, total: seen.append((done, total)))
+    assert list(disk.present()) == [0, 4, 2047]
+    assert [disk.read(index) for index in (0, 4)] == [blocks("a"), b"x".ljust(BLOCK, b"\0")]
+    assert disk.look(2047) == (WRITTEN, hashlib.sha256(blocks("b")).digest())
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_a_disk_that_cannot_be_taken_leaves_nothing(tmp_path):
+    disks = Disks(tmp_path / "disks")
+    with pytest.raises(FileNotFoundError):
+        disks.take("snap-1", 2048, tmp_path / "none")
+    assert list((tmp_path / "disks").iterdir()) == []
+
+
+def test_linked_disks_share_their_bytes_and_outlive_each_other(tmp_path, blocks):
+    disks = Disks(tmp_path / "disks")
+    put(disks.create("snap-1", 2048, None), 7, blocks(7))
+    disks.link(disks.open("snap-1", 2048), "snap-2")
+    assert disks.allocated_together(["snap-1", "snap-2"]) == disks.allocated("snap-1") == BLOCK
+    disks.remove("snap-1")
+    assert disks.open("snap-2", 2048).read(7) == blocks(7)
+    child = disks.create("snap-3", 2048, disks.open("snap-2", 2048))
+    put(child, 7, blocks("new"))
+    assert disks.open("snap-2", 2048).read(7) == blocks(7)
+
+
 def test_orphans_are_swept(tmp_path):
     disks = Disks(tmp_path / "disks")
     disks.create("snap-kept", 2048, None)

@@ -20,6 +20,8 @@ from builder.sandbox import lifecycle
 FOREIGN = "snap-0123456789abcdef0"
 
 
+@pytest.mark.behaviour("EBS direct", "StartSnapshot to GetSnapshotBlock", "every block comes back byte for byte with "
+                       "its checksum; fields, progress, tags, expiry; the waiter snapshot_completed ends")  # fmt: skip
 def test_a_round_trip_through_boto3(ebs, ec2, blocks, checksum):
     data = {index: blocks(index) for index in (3, 1, 2047)}
     started = ebs.start_snapshot(VolumeSize=1, Description="by boto3", Tags=[{"Key": "emi:claim", "Value": "1"}])
@@ -56,6 +58,7 @@ def test_a_round_trip_through_boto3(ebs, ec2, blocks, checksum):
         assert got["Checksum"] == checksum(content)
 
 
+@pytest.mark.behaviour("EBS direct", "CompleteSnapshot", "`pending` is seen before `completed`, and cannot be read")
 def test_a_sealed_snapshot_is_pending_before_it_is_completed(make_sandbox, blocks):
     running = make_sandbox(settle=2)
     raw, ec2 = running.raw(), running.client("ec2")
@@ -68,6 +71,7 @@ def test_a_sealed_snapshot_is_pending_before_it_is_completed(make_sandbox, block
     assert raw.read(snapshot_id) == {0: blocks(0)}
 
 
+@pytest.mark.behaviour("EBS direct", "PutSnapshotBlock", "the same block twice counts once, the last bytes stay")
 def test_a_block_put_twice_counts_once_and_the_last_bytes_stay(raw, blocks):
     snapshot_id = raw.start()
     for seed in ("first", "first", "second"):
@@ -77,14 +81,18 @@ def test_a_block_put_twice_counts_once_and_the_last_bytes_stay(raw, blocks):
     assert raw.read(snapshot_id) == {5: blocks("second")}
 
 
+@pytest.mark.behaviour("EBS direct", "PutSnapshotBlock", "a block of zeros that was put is a block")
 def test_a_written_block_of_zeros_is_a_block(raw):
     assert raw.read(raw.snapshot({4: bytes(BLOCK)})) == {4: bytes(BLOCK)}
 
 
+@pytest.mark.behaviour("EBS direct", "CompleteSnapshot", "a snapshot without blocks completes")
 def test_a_snapshot_without_blocks_completes(raw):
     assert raw.read(raw.snapshot({})) == {}
 
 
+@pytest.mark.behaviour("EBS direct", "PutSnapshotBlock", "wrong index, length, checksum, algorithm, progress or "
+                       "snapshot: refused with the model's reason, and nothing is kept")  # fmt: skip
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -109,6 +117,7 @@ def test_a_put_that_is_refused_leaves_nothing(raw, blocks, headers_for, change, 
     assert raw.complete(snapshot_id, 0)[0] == 202  # on the same connection: the refused body was read to its end
 
 
+@pytest.mark.behaviour("EBS direct", "PutSnapshotBlock", "a sealed or completed snapshot takes no block")
 def test_a_sealed_snapshot_takes_no_block(raw, blocks, completed):
     fresh = raw.start()
     assert raw.complete(fresh, 0)[0] == 202
@@ -118,6 +127,8 @@ def test_a_sealed_snapshot_takes_no_block(raw, blocks, completed):
     assert 1 not in raw.read(completed)
 
 
+@pytest.mark.behaviour("EBS direct", "CompleteSnapshot", "a wrong count or linear checksum is refused and the "
+                       "snapshot stays pending")  # fmt: skip
 @pytest.mark.parametrize(
     ("count", "headers", "status"),
     [
@@ -151,11 +162,15 @@ def test_completing_checks_count_and_checksum(raw, blocks, count, headers, statu
     assert raw.read(snapshot_id) == data
 
 
+@pytest.mark.behaviour("EBS direct", "CompleteSnapshot", "again with the same count: a retry, answered with the "
+                       "present status")  # fmt: skip
 def test_completing_again_with_the_same_count_is_a_retry(raw, completed):
     assert raw.complete(completed, 3)[::3] == (202, {"Status": "completed"})
     assert raw.complete(completed, 4)[0] == 400
 
 
+@pytest.mark.behaviour("EBS direct", "ListSnapshotBlocks, ListChangedBlocks, GetSnapshotBlock", "a pending snapshot "
+                       "cannot be read")  # fmt: skip
 def test_a_pending_snapshot_cannot_be_read(raw, blocks):
     snapshot_id = raw.start()
     raw.put(snapshot_id, 0, blocks("a"))
@@ -164,6 +179,8 @@ def test_a_pending_snapshot_cannot_be_read(raw, blocks):
         assert raw.ebs("GET", f"/snapshots/{snapshot_id}/{path}")[:3] == expected
 
 
+@pytest.mark.behaviour("EBS direct", "StartSnapshot, ClientToken", "at once from eight connections: one snapshot; "
+                       "other parameters: ConflictException; both also when it is deleted; per region")  # fmt: skip
 def test_the_same_client_token_makes_one_snapshot(raw, ec2, together, sandbox):
     wish = {"VolumeSize": 2, "ClientToken": "one", "Tags": [{"Key": "a", "Value": "b"}], "Description": "d"}
     starts = [lambda: sandbox.raw().start(**wish)] * 8
@@ -182,6 +199,8 @@ def test_the_same_client_token_makes_one_snapshot(raw, ec2, together, sandbox):
     assert sandbox.raw(region="eu-west-1").start(**wish) != snapshot_id  # tokens are per region
 
 
+@pytest.mark.behaviour("EBS direct", "StartSnapshot", "sizes, timeouts, tags, keys and unknown parameters that the "
+                       "model forbids are refused with its reasons")  # fmt: skip
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -214,6 +233,8 @@ def test_a_start_that_is_no_json(raw, body):
     assert raw.ebs("POST", "/snapshots", body)[:2] == (400, "SerializationException")
 
 
+@pytest.mark.behaviour("EBS direct", "StartSnapshot, ParentSnapshotId", "the child has its parent's blocks and what "
+                       "was put over them, counts only what was put, and outlives its parent")  # fmt: skip
 def test_a_child_starts_with_its_parents_blocks_and_sends_what_changed(raw, ec2, blocks):
     first = raw.snapshot({0: blocks("a"), 1: blocks("b"), 2: blocks("c")})
     child = raw.start(VolumeSize=2, ParentSnapshotId=first)
@@ -226,6 +247,8 @@ def test_a_child_starts_with_its_parents_blocks_and_sends_what_changed(raw, ec2,
     assert raw.read(child) == {0: blocks("a"), 1: blocks("B"), 2: blocks("c"), 4000: blocks("new")}
 
 
+@pytest.mark.behaviour("EBS direct", "ListChangedBlocks", "exactly the blocks whose bytes differ, with the tokens of "
+                       "the side that has them")  # fmt: skip
 def test_changed_blocks_are_those_whose_bytes_differ(raw, blocks):
     first = raw.snapshot({0: blocks("a"), 1: blocks("b"), 2: blocks("c")})
     second = raw.snapshot({1: blocks("B"), 2: blocks("c"), 9: blocks("new")}, ParentSnapshotId=first)
@@ -244,12 +267,15 @@ def test_changed_blocks_are_those_whose_bytes_differ(raw, blocks):
     assert [one["BlockIndex"] for one in alone] == [0, 1, 2, 9]
 
 
+@pytest.mark.behaviour("EBS direct", "ListChangedBlocks", "snapshots without a common origin: UNRELATED_SNAPSHOTS")
 def test_snapshots_without_a_common_parent_cannot_be_compared(raw, completed):
     other = raw.snapshot({})
     expected = (400, "ValidationException", "UNRELATED_SNAPSHOTS")
     assert raw.ebs("GET", f"/snapshots/{other}/changedblocks?firstSnapshotId={completed}")[:3] == expected
 
 
+@pytest.mark.behaviour("EBS direct", "StartSnapshot, ParentSnapshotId", "an unknown, pending or larger parent is "
+                       "refused")  # fmt: skip
 @pytest.mark.parametrize(
     ("parent", "size", "expected"),
     [
@@ -266,6 +292,7 @@ def test_a_parent_that_is_refused(raw, parent, size, expected):
     assert raw.ebs("POST", "/snapshots", {"VolumeSize": size, "ParentSnapshotId": parent})[:3] == expected
 
 
+@pytest.mark.behaviour("EBS direct", "GetSnapshotBlock", "a block token reads its own block of its own snapshot only")
 def test_a_block_token_reads_its_own_block_only(raw, completed):
     tokens = dict(raw.list(f"/snapshots/{completed}/blocks"))
     refused = (400, "ValidationException", "INVALID_BLOCK_TOKEN")
@@ -277,6 +304,7 @@ def test_a_block_token_reads_its_own_block_only(raw, completed):
     assert raw.ebs("GET", f"/snapshots/{other}/blocks/0?{urlencode({'blockToken': tokens[0]})}")[:3] == refused
 
 
+@pytest.mark.behaviour("EBS direct", "regions", "a snapshot is seen in its own region only")
 def test_regions_do_not_see_each_other(raw, sandbox, completed):
     elsewhere = sandbox.raw(region="eu-central-1")
     assert elsewhere.ebs("GET", f"/snapshots/{completed}/blocks")[:2] == (404, "ResourceNotFoundException")
@@ -288,6 +316,7 @@ def test_a_call_that_ebs_does_not_have(raw):
     assert raw.ebs("DELETE", "/snapshots/snap-1")[:2] == (400, "UnsupportedOperation")
 
 
+@pytest.mark.behaviour("EBS direct", "PutSnapshotBlock", "24 puts of one block at once leave one of them, whole")
 def test_puts_of_one_block_at_once_leave_one_of_them_whole(raw, sandbox, blocks, together):
     snapshot_id = raw.start()
     contents = [blocks(seed) for seed in range(8)]
@@ -298,6 +327,7 @@ def test_puts_of_one_block_at_once_leave_one_of_them_whole(raw, sandbox, blocks,
     assert raw.read(snapshot_id)[0] in contents
 
 
+@pytest.mark.behaviour("EBS direct", "CompleteSnapshot", "amid puts it seals exactly those that were acknowledged")
 def test_completing_amid_puts_seals_exactly_what_was_acknowledged(sandbox, blocks, together):
     snapshot_id = sandbox.raw().start()
     data = [blocks(seed) for seed in range(16)]
@@ -325,6 +355,8 @@ def test_completing_amid_puts_seals_exactly_what_was_acknowledged(sandbox, block
     assert len(accepted) == sealed
 
 
+@pytest.mark.behaviour("EBS direct", "StartSnapshot, Timeout", "a snapshot nobody writes to ends in `error`, says "
+                       "why, and refuses puts with WRITE_REQUEST_TIMEOUT")  # fmt: skip
 def test_a_snapshot_that_nobody_writes_to_ends_in_error(make_sandbox, blocks, code_of):
     """Timeout is ten minutes at least, so the record is made older while nobody serves it."""
     running = make_sandbox()

@@ -28,6 +28,8 @@ def pages(raw, path, field, query):
             return sizes, indexes
 
 
+@pytest.mark.behaviour("EBS direct", "ListSnapshotBlocks, ListChangedBlocks", "pages hold every block once, from the "
+                       "starting index on")  # fmt: skip
 @pytest.mark.parametrize(("listing", "field"), [("blocks", "Blocks"), ("changedblocks", "ChangedBlocks")])
 def test_pages_hold_everything_once(raw, many, listing, field):
     snapshot_id, indexes = many
@@ -40,6 +42,8 @@ def test_pages_hold_everything_once(raw, many, listing, field):
     )
 
 
+@pytest.mark.behaviour("EBS direct", "ListSnapshotBlocks", "page sizes, start indexes and page tokens that are none "
+                       "are refused")  # fmt: skip
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
@@ -56,6 +60,8 @@ def test_a_page_that_is_refused(raw, many, query, reason):
     assert answer[:3] == (400, "ValidationException", reason)
 
 
+@pytest.mark.behaviour("EBS direct", "ListSnapshotBlocks, ListChangedBlocks", "a page token belongs to one listing "
+                       "of one snapshot")  # fmt: skip
 def test_a_page_token_belongs_to_its_listing(raw, many, completed):
     token = raw.ebs("GET", f"/snapshots/{many[0]}/blocks?maxResults=100")[3]["NextToken"]
     for path in (f"/snapshots/{completed}/blocks", f"/snapshots/{many[0]}/changedblocks"):

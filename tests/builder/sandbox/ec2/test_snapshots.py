@@ -17,6 +17,8 @@ def pair(sandbox, blocks):
     return sandbox.client("ec2", region_name=region), (done, pending)
 
 
+@pytest.mark.behaviour("EC2 snapshots", "DescribeSnapshots", "every filter of the model's documentation, with "
+                       "wildcards")  # fmt: skip
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
@@ -48,6 +50,7 @@ def test_filters_of_describe_snapshots(pair, name, values, expected):
     assert [snapshot["SnapshotId"] for snapshot in found] == [ids[number] for number in expected]
 
 
+@pytest.mark.behaviour("EC2 snapshots", "DescribeSnapshots", "OwnerIds and RestorableByUserIds")
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
@@ -61,6 +64,8 @@ def test_owners_and_readers(pair, parameters, expected):
     assert len(pair[0].describe_snapshots(**parameters)["Snapshots"]) == expected
 
 
+@pytest.mark.behaviour("EC2 snapshots", "DescribeSnapshots", "unknown or malformed ids, filters, page sizes and "
+                       "tokens are refused")  # fmt: skip
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [
@@ -76,6 +81,8 @@ def test_a_description_that_is_refused(ec2, code_of, parameters, code):
     assert code_of(ec2.describe_snapshots, **parameters) == code
 
 
+@pytest.mark.behaviour("EC2 snapshots", "DescribeSnapshots", "pages hold every snapshot once although one is deleted "
+                       "between them")  # fmt: skip
 def test_pages_hold_every_snapshot_once(sandbox):
     region = "ca-central-1"
     raw, ec2 = sandbox.raw(region=region), sandbox.client("ec2", region_name=region)
@@ -88,6 +95,7 @@ def test_pages_hold_every_snapshot_once(sandbox):
     assert pages == [ids[:5], ids[5:10], ids[10:]]
 
 
+@pytest.mark.behaviour("EC2 snapshots", "DeleteSnapshot", "gone with its bytes; DryRun changes nothing")
 def test_a_deleted_snapshot_is_gone_with_its_bytes(sandbox, raw, ec2, blocks, code_of):
     snapshot_id = raw.snapshot({index: blocks(index) for index in range(8)})
     disk = sandbox.directory / "disks" / snapshot_id
@@ -99,6 +107,7 @@ def test_a_deleted_snapshot_is_gone_with_its_bytes(sandbox, raw, ec2, blocks, co
     assert raw.put(snapshot_id, 0, blocks(0))[:2] == (404, "ResourceNotFoundException")
 
 
+@pytest.mark.behaviour("EC2 snapshots", "DeleteSnapshot", "a pending one too")
 def test_a_pending_snapshot_can_be_deleted(raw, ec2, blocks):
     snapshot_id = raw.start()
     raw.put(snapshot_id, 0, blocks(0))
@@ -106,6 +115,7 @@ def test_a_pending_snapshot_can_be_deleted(raw, ec2, blocks):
     assert raw.complete(snapshot_id, 1)[:3] == (404, "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND")
 
 
+@pytest.mark.behaviour("EC2 snapshots", "DeleteSnapshot", "InvalidSnapshot.InUse as long as an image uses it")
 def test_a_snapshot_in_use_is_kept(raw, ec2, code_of):
     snapshot_id = raw.snapshot({})
     devices = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot_id}}]
