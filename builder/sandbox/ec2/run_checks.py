@@ -14,13 +14,12 @@ from builder.sandbox.wire import Caller, Refusal
 _MOST_USER_DATA = 16 * 1024  # bytes before base64 (RunInstances, UserData)
 _KNOWN = {
     "BlockDeviceMappings", "ClientToken", "DisableApiStop", "DisableApiTermination", "EbsOptimized",
-    "IamInstanceProfile", "ImageId", "InstanceInitiatedShutdownBehavior", "InstanceType", "KernelId", "MaxCount",
-    "MetadataOptions", "MinCount", "Monitoring", "Placement", "RamdiskId", "TagSpecifications", "UserData",
+    "IamInstanceProfile", "ImageId", "InstanceInitiatedShutdownBehavior", "InstanceType", "KernelId", "KeyName",
+    "MaxCount", "MetadataOptions", "MinCount", "Monitoring", "Placement", "RamdiskId", "TagSpecifications", "UserData",
 }  # fmt: skip
 _TAGGED = ("instance", "volume")
 # What names something that nobody can have made here: it does not exist.
 _ABSENT = {
-    "KeyName": ("InvalidKeyPair.NotFound", "The key pair '{}' does not exist"),
     "SubnetId": ("InvalidSubnetID.NotFound", "The subnet ID '{}' does not exist"),
     "SecurityGroupIds": ("InvalidGroup.NotFound", "The security group '{}' does not exist"),
     "SecurityGroups": ("InvalidGroup.NotFound", "The security group '{}' does not exist"),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from builder import pool
 from builder.sandbox.cloud import Cloud, new_id
-from builder.sandbox.ec2 import idempotency, images, instance_states, instances, launch_volumes, run_checks
+from builder.sandbox.ec2 import idempotency, images, instance_states, instances, key_pairs, launch_volumes, run_checks
 from builder.sandbox.ec2.action import Handler, Values
 from builder.sandbox.ec2.tags import specified
 from builder.sandbox.records import Image, Instance, MetadataOptions, Volume
@@ -29,6 +29,8 @@ def _run_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
         if known is not None:
             return _again(cloud, caller, known)
         image = _launchable(cloud, caller, values)
+        if (name := values.get("KeyName")) and key_pairs.named(cloud, caller, name) is None:
+            raise Refusal("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
         planned = _instances(cloud, caller, values, image)
         tagged = [one for one in values.get("TagSpecifications", ()) if one["ResourceType"] == "volume"]
         tags, entries = specified(tagged, "volume"), values.get("BlockDeviceMappings", ())
@@ -128,6 +130,7 @@ def _instance(caller: Caller, values: Values, image: Image, place: tuple[str, in
         tpm_support=image.tpm_support,
         kernel_id=values.get("KernelId") or image.kernel_id,
         ramdisk_id=values.get("RamdiskId") or image.ramdisk_id,
+        key_name=values.get("KeyName"),
         client_token=values.get("ClientToken"),
         user_data=values.get("UserData"),
         instance_profile_arn=_profile(caller, values.get("IamInstanceProfile", {})),

@@ -24,6 +24,7 @@ from builder.sandbox.records.faults import FaultTable, Stuck
 from builder.sandbox.records.images import BlockDevice, Image
 from builder.sandbox.records.imports import ImportTask
 from builder.sandbox.records.instances import Instance, MetadataOptions
+from builder.sandbox.records.key_pairs import KeyPair
 from builder.sandbox.records.s3 import Acl, Bucket, Grant, Layout, Part, Piece, S3Object, Stored, Traits, Upload
 from builder.sandbox.records.snapshots import GIB, Snapshot
 from builder.sandbox.records.ssm import Parameter
@@ -48,6 +49,7 @@ __all__ = [
     "ImportTask",
     "Instance",
     "InstanceProfile",
+    "KeyPair",
     "Layout",
     "MetadataOptions",
     "Parameter",
