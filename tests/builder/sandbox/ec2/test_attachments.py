@@ -142,3 +142,29 @@ def test_filters_of_attachments(ec2, run, make_volume):
         assert volume_id in [volume["VolumeId"] for volume in found], name
         other = ec2.describe_volumes(Filters=[{"Name": name, "Values": ["nothing"]}])["Volumes"]
         assert other == []
+
+
+@pytest.mark.behaviour("EC2 snapshots", "CreateSnapshots", "of all volumes of an instance but those excluded, with "
+                       "their bytes and tags; one that is refused makes none")  # fmt: skip
+def test_snapshots_of_all_volumes_of_an_instance(raw, ec2, run, make_volume, volume_file, code_of):
+    instance_id = run()
+    tags = [{"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": "data"}]}]
+    data = [make_volume(Size=1, TagSpecifications=tags) for _ in range(2)]
+    for volume_id, device in zip(data, ("/dev/sdf", "/dev/sdg"), strict=True):
+        ec2.attach_volume(VolumeId=volume_id, InstanceId=instance_id, Device=device)
+        with open(volume_file(volume_id), "r+b") as file:
+            file.write(volume_id.encode())
+    filters = [{"Name": "attachment.instance-id", "Values": [instance_id]}]
+    every = {one["VolumeId"] for one in ec2.describe_volumes(Filters=filters)["Volumes"]}
+    before = len(ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"])
+    for wrong in ({"InstanceId": FOREIGN}, {"InstanceId": instance_id, "ExcludeDataVolumeIds": ["vol-12345678"]}):
+        assert code_of(ec2.create_snapshots, InstanceSpecification=wrong).startswith("Invalid")
+    assert len(ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == before
+    made = ec2.create_snapshots(InstanceSpecification={"InstanceId": instance_id})["Snapshots"]
+    assert {one["VolumeId"] for one in made} == every
+    assert len(every) == 3
+    wanted = {"InstanceId": instance_id, "ExcludeBootVolume": True, "ExcludeDataVolumeIds": data[:1]}
+    (one,) = ec2.create_snapshots(InstanceSpecification=wanted, CopyTagsFromSource="volume")["Snapshots"]
+    assert (one["VolumeId"], one["State"], one["Tags"]) == (data[1], "pending", tags[0]["Tags"])
+    ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[one["SnapshotId"]], WaiterConfig=WAIT)
+    assert raw.read(one["SnapshotId"])[0].rstrip(b"\0") == data[1].encode()

@@ -13,7 +13,7 @@ ZONE = "us-east-1a"
 FOREIGN = "snap-0123456789abcdef0"
 WAIT = {"Delay": 0.05, "MaxAttempts": 400}
 MISSING = [
-    ("EC2 snapshots", "CreateSnapshots", "UnsupportedOperation"),
+    ("EC2 snapshots", "CreateSnapshots", "one volume after the other: not all of the same moment"),
     ("EC2 snapshots", "CreateSnapshot", "without reflink (ext4) the volume's data is copied before the answer"),
     ("EC2 snapshots", "CopySnapshot", "Outposts, Local Zones: UnsupportedOperation; a CMK of KMS is a name only"),
     ("EC2 snapshots", "tiering, lock, recycle bin, fast snapshot restore", "UnsupportedOperation"),

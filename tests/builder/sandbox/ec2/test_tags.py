@@ -97,8 +97,8 @@ def test_pages_of_tags(tagged):
     assert len({(tag["ResourceId"], tag["Key"]) for page in pages for tag in page["Tags"]}) == 22
 
 
-@pytest.mark.behaviour("EC2 tags", "tag-on-create, CreateTags, DescribeTags", "volumes, snapshots, images, instances have "
-                       "tags from the call that makes them; DescribeTags knows each by its type")  # fmt: skip
+@pytest.mark.behaviour("EC2 tags", "tag-on-create, CreateTags, DescribeTags", "volumes, snapshots, images, instances "
+                       "have tags from the call that makes them; DescribeTags knows each by its type")  # fmt: skip
 def test_every_kind_of_resource_has_tags(sandbox):
     ec2, raw = sandbox.client("ec2", region_name="eu-west-2"), sandbox.raw(region="eu-west-2")
 
