@@ -15,6 +15,7 @@ ACCOUNT = "123456789012"  # the directory's first account; access/accounts.py ad
 _BODY_LIMIT = 1 << 20  # bytes of a control-plane request; EC2 takes far less
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE = 1 << 16
+_BUFFERED = 1 << 13  # bytes; not less than cheroot's buffer
 _UNPREFIXED = {"CONTENT_TYPE", "CONTENT_LENGTH"}  # what WSGI names without HTTP_
 
 
@@ -217,13 +218,7 @@ class Request:
             buffer[: len(self.body)] = self.body
             return len(self.body) == len(buffer)
         self._welcome()
-        source = self._environ["wsgi.input"]
-        # cheroot's body is a reader that knows its length around a buffered one, whose readinto receives straight
-        # into our memory: a third of the CPU time of read() for 512 KiB.
-        count = source.rfile.readinto(buffer)
-        source.remaining -= count
-        self._unread -= count
-        return bool(count == len(buffer))
+        return self._fill(buffer) == len(buffer)
 
     def receive(self, buffer: memoryview) -> int:
         """Fill `buffer` as far as the body goes and return how many bytes came: fewer only at its end."""
@@ -233,13 +228,29 @@ class Request:
             data = source.read(len(buffer))
             buffer[: len(data)] = data
             return len(data)
-        wanted = min(len(buffer), self._unread)
-        if wanted == 0:
-            return 0
-        count: int = source.rfile.readinto(buffer[:wanted])
-        source.remaining -= count
-        self._unread -= count
-        return count
+        return self._fill(buffer[: self._unread])
+
+    def _fill(self, buffer: memoryview) -> int:
+        """Receive until the buffer is full or the client is gone; return how many bytes came."""
+        source = self._environ["wsgi.input"]
+        # cheroot's body is a reader that knows its length around a buffered one. What is beyond its buffer is received
+        # straight into our memory, a third of the CPU time of read() for 512 KiB. Its own readinto would do so too, but
+        # fails (Python's _pyio in 3.11) when more is buffered than there is room left.
+        reader, done = source.rfile, 0
+        while done < len(buffer):
+            left = len(buffer) - done
+            if reader.has_data() or left <= _BUFFERED:
+                data = reader.read1(left)
+                count = len(data)
+                buffer[done : done + count] = data
+            else:
+                count = reader.raw.readinto(buffer[done:])
+            if not count:
+                break
+            done += count
+        source.remaining -= done
+        self._unread -= done
+        return done
 
     def receive_line(self, limit: int) -> bytes:
         """Return the body's next line with its end, or as much of it as `limit` bytes hold."""

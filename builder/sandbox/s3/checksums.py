@@ -49,7 +49,7 @@ class _XxHash:
         self._state = make()
 
     def update(self, piece: memoryview) -> None:
-        self._state.update(piece)
+        self._state.update(bytes(piece))  # it takes nothing that may change
 
     def digest(self) -> bytes:
         digest: bytes = self._state.finalize()

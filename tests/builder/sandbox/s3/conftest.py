@@ -8,10 +8,13 @@ import json
 import random
 from urllib.parse import urlsplit
 
+import boto3  # noqa: TID251 - the client that users bring
 import pytest
-from botocore import UNSIGNED  # noqa: TID251 - the client that users bring
+from botocore import UNSIGNED  # noqa: TID251 - as above
 from botocore.config import Config  # noqa: TID251 - as above
 from botocore.exceptions import ClientError  # noqa: TID251 - as above
+
+from builder.sandbox import lifecycle
 
 _NUMBERS = itertools.count()
 ONCE = {"total_max_attempts": 1}
@@ -88,6 +91,23 @@ def other(sandbox, stranger):
 def anonymous(sandbox):
     """S3 as anybody sees it, without keys."""
     return sandbox.client("s3", config=Config(signature_version=UNSIGNED, retries=ONCE))
+
+
+@pytest.fixture(scope="module")
+def tls_s3(tmp_path_factory):
+    """S3 of a sandbox of its own, over its TLS port."""
+    directory = tmp_path_factory.mktemp("tls")
+    endpoint = lifecycle.start(directory, tls=True)
+    yield boto3.client(
+        "s3",
+        endpoint_url=endpoint.tls_url,
+        region_name=endpoint.region,
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+        config=Config(retries=ONCE),
+        verify=str(endpoint.ca_file),
+    )
+    lifecycle.stop(directory)
 
 
 @pytest.fixture

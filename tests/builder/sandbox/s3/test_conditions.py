@@ -64,9 +64,7 @@ def complete(s3, bucket, **conditions):
         raise
 
 
-@pytest.mark.behaviour(
-    AREA, "PutObject, CopyObject, CompleteMultipartUpload", "If-None-Match: * only where there is none"
-)
+@pytest.mark.behaviour(AREA, "PutObject, CopyObject, CompleteMultipartUpload", "If-None-Match: * only where none is")
 @pytest.mark.parametrize("write", [put, copy, complete])
 def test_only_a_new_one(s3, bucket, refused, write):
     write(s3, bucket, IfNoneMatch="*")
@@ -77,9 +75,7 @@ def test_only_a_new_one(s3, bucket, refused, write):
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"new"
 
 
-@pytest.mark.behaviour(
-    AREA, "PutObject, CopyObject, CompleteMultipartUpload", "If-Match: only over that ETag, else 412"
-)
+@pytest.mark.behaviour(AREA, "PutObject, CopyObject, CompleteMultipartUpload", "If-Match only over that ETag, else 412")
 @pytest.mark.parametrize("write", [put, copy, complete])
 def test_only_over_that_one(s3, bucket, refused, write):
     error = refused(write, s3=s3, bucket=bucket, IfMatch='"0123"')
@@ -123,9 +119,7 @@ def test_copy_sources(s3, bucket, refused):
     assert s3.get_object(Bucket=bucket, Key="b")["Body"].read() == b"data"
 
 
-@pytest.mark.behaviour(
-    AREA, "PutObject with If-None-Match: *", "of 32 writers at once exactly one wins, and its bytes stay"
-)
+@pytest.mark.behaviour(AREA, "PutObject with If-None-Match: *", "of 32 writers exactly one wins, and its bytes stay")
 def test_one_winner(s3, sandbox, bucket, together, stored):
     clients = [sandbox.client("s3") for _ in range(32)]
     for round_ in range(5):
