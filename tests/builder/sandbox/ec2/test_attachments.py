@@ -13,11 +13,13 @@ MISSING = [("EC2 volumes", "AttachVolume", "a state only: no machine sees the vo
 @pytest.fixture(scope="module")
 def image_id(sandbox):
     devices = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": sandbox.raw().snapshot({})}}]
-    register = sandbox.client("ec2").register_image
-    return register(
+    ec2 = sandbox.client("ec2")
+    made = ec2.register_image(
         Name="attachments", RootDeviceName="/dev/xvda", Architecture="x86_64", VirtualizationType="hvm",
         BlockDeviceMappings=devices,
     )["ImageId"]  # fmt: skip
+    ec2.get_waiter("image_available").wait(ImageIds=[made], WaiterConfig=WAIT)
+    return made
 
 
 @pytest.fixture
