@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 from xml.sax.saxutils import escape
 
+from builder import pool
 from builder.sandbox.wire import Answer, Refusal, Request
 
 _XML = {"Content-Type": "text/xml;charset=UTF-8"}
@@ -88,9 +89,18 @@ class _Form(dict[str, str]):
         return [self[name]] if name in self else []
 
 
-@cache
+# moto's modules import each other in a ring: a second thread that came in meanwhile would find them half made.
+_READING = pool.Lock()
+
+
 def service(name: str) -> QueryService:
     """Return the model of a service, read once."""
+    with _READING:
+        return _service(name)
+
+
+@cache
+def _service(name: str) -> QueryService:
     return QueryService(name)
 
 
