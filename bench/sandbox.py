@@ -280,9 +280,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="emi-bench-") as directory, sandbox(Path(directory)) as server:
         rates, memory = rounds(server, chosen.rounds, PUTS, OBJECTS)
         start, first, highest, end = memory[0], memory[1], memory[-2], memory[-1]
-        print(
-            f"  memory, MiB: {start} at the start; at most {first} in the first round, {highest} in all; {end} at the end"
-        )
+        print(f"  memory, MiB: {start} at first, at most {first} in the first round, {highest} in all; {end} now")
     with moto() as server:
         theirs, memory = rounds(server, 1, MOTO_PUTS, MOTO_OBJECTS)
         print(f"  memory, MiB: {memory[0]} at the start, {memory[-1]} at the end")

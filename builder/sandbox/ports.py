@@ -21,6 +21,7 @@ from cheroot.wsgi import Gateway_10, Server
 from builder import durable, pool
 from builder.errors import HostError
 from builder.sandbox import certificates, settings
+from builder.sandbox.chunked import ChunkedBody
 
 HOST = "127.0.0.1"
 _EXPECT = b"Sandbox-Expect"  # the name under which the header `Expect` passes through cheroot unseen
@@ -124,12 +125,21 @@ class _Connection(HTTPConnection):
 
 
 class _Gateway(Gateway_10):
-    """Hands the application cheroot's own request, and the header `Expect` under its name."""
+    """Hands the application cheroot's own request, the header `Expect` under its name, and our reader of chunks."""
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override] # its stubs are wrong
         """Return WSGI's dictionary."""
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
-        environ["sandbox.request"] = self.req
+        environ["sandbox.request"] = request = self.req
+        if request.chunked_read and not request.close_connection:
+            request.close_connection = True  # until the body is read, nobody knows where the next request begins
+
+            def ended() -> None:
+                request.close_connection = False
+
+            environ["wsgi.input"] = ChunkedBody(request.conn.rfile, ended)
+        elif request.chunked_read:
+            environ["wsgi.input"] = ChunkedBody(request.conn.rfile, lambda: None)
         expected = environ.pop("HTTP_SANDBOX_EXPECT", None)
         return environ if expected is None else {**environ, "HTTP_EXPECT": expected}
 

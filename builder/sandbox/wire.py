@@ -287,5 +287,8 @@ class Request:
         if self._expects and self.length:
             self.hang_up()
             return
+        if self._environ.get("wsgi.input_terminated"):
+            self._environ["wsgi.input"].drain()
+            return
         while self._unread > 0 and (piece := self._environ["wsgi.input"].read(min(self._unread, _PIECE))):
             self._unread -= len(piece)
