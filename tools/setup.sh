@@ -60,6 +60,24 @@ update_lists() {
     say "apt-get update failed; trying with the package lists that are here"
 }
 
+enabled_units() {
+    command -v systemctl >/dev/null || return 0
+    systemctl list-unit-files --state=enabled --no-legend --plain 2>/dev/null | sed 's/[[:space:]].*//'
+}
+
+switch_off_services() { # UNITS ENABLED BEFORE
+    # emi, its tests and its benchmarks start what they need themselves; what the packages (Ceph, nginx, and what they
+    # depend on) have let systemd start, now and at each boot, nobody has asked for.
+    [ -n "$1" ] || return 0 # systemd was not there before: what it enables on its arrival is the system's own
+    units=$(enabled_units | grep -vxF "$1") || return 0
+    # shellcheck disable=SC2086 # words of a list
+    say "switching off the services that came with them:" $units
+    # shellcheck disable=SC2086
+    $sudo systemctl --quiet disable $units >&2 || say "systemctl did not; they remain as Debian's packages set them"
+    # shellcheck disable=SC2086
+    [ ! -d /run/systemd/system ] || $sudo systemctl stop $units >&2 || :
+}
+
 install_packages() {
     missing=$(missing_packages)
     [ -n "$missing" ] || return 0
@@ -76,6 +94,7 @@ install_packages() {
         fail "installing packages needs root and there is no sudo here; as root, run:" \
             "apt-get update && apt-get install --no-install-recommends $missing"
     fi
+    units_before=$(enabled_units)
     # A machine may come without package lists, or with lists so old that what they name is gone from the mirror.
     # shellcheck disable=SC2086 # words of a list
     apt install --yes --no-install-recommends --simulate $missing >/dev/null 2>&1 || update_lists
@@ -85,6 +104,7 @@ install_packages() {
         apt install --yes --no-install-recommends $missing
     } || fail "apt-get could not install them; its own words are above. By hand:" \
         "apt-get update && apt-get install --no-install-recommends $missing"
+    switch_off_services "$units_before"
 }
 
 readable_kernel() {

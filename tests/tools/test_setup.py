@@ -149,6 +149,27 @@ def test_stale_lists_are_fetched_anew(ready: Machine) -> None:
     assert ended.calls == [f"{INSTALL} --simulate gdisk", f"{INSTALL} gdisk", "update", f"{INSTALL} gdisk"]
 
 
+def test_services_that_packages_switch_on_are_switched_off(ready: Machine) -> None:
+    units = ready.tree / "units"
+    units.write_text("cron.service enabled enabled\n")
+    ready.program("systemctl", f'case "$*" in *list-unit-files*) cat {units};; esac')
+    ready.lacks("radosgw")
+    enable = f'printf "%s\\n" "ceph.target enabled enabled" "ceph-crash.service enabled enabled" >>{units}'
+    ready.program("apt-get", f'case "$*" in *--simulate*) ;; *) {enable};; esac')
+    ended = ready.setup()
+    assert ended.status == 0
+    switched = [line for line in ready.notes.read_text().splitlines() if line.startswith("systemctl --quiet disable")]
+    assert switched == ["systemctl --quiet disable ceph.target ceph-crash.service"]
+    assert "switching off the services that came with them: ceph.target ceph-crash.service" in ended.said
+
+
+def test_packages_without_services_switch_nothing_off(ready: Machine) -> None:
+    ready.program("systemctl", "echo cron.service enabled enabled")
+    ready.lacks("gdisk")
+    assert ready.setup().status == 0
+    assert "disable" not in ready.notes.read_text()
+
+
 def test_a_mirror_that_cannot_be_reached_ends_in_words(ready: Machine) -> None:
     ready.lacks("gdisk")
     ready.program("apt-get", "echo E: no route >&2; exit 100")
