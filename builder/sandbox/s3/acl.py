@@ -55,6 +55,10 @@ _WORTH = {
 }
 
 
+# Who makes an object may say who gets at it.
+_WORTH["making"] = {**_WORTH["bucket"], "WRITE": (*_WORTH["bucket"]["WRITE"], "s3:PutObjectAcl")}
+
+
 def canonical_id(account: str) -> str:
     """Return the account's canonical user id: 64 hex digits, the same in every sandbox."""
     return hashlib.sha256(f"sandbox account {account}".encode()).hexdigest()
@@ -157,7 +161,7 @@ def answer(acl: Acl) -> dict[str, Any]:
 def statements(acl: Acl, level: str, resources: list[str], account: str, *, public: bool) -> Iterator[dict[str, Any]]:
     """Yield what the list gives to an account ("" is anybody) as statements of a resource's policy.
 
-    `level` is bucket or object; `public` False leaves out what is granted to everybody (IgnorePublicAcls).
+    `level` is bucket, object, or making (of a bucket, for calls that make an object); `public` False leaves out what is granted to everybody (IgnorePublicAcls).
     """
     for grant in acl.grants:
         meant = grant.group == ALL_USERS or (grant.group == AUTHENTICATED and bool(account))

@@ -16,6 +16,7 @@ from builder.sandbox.wire import Answer, Refusal
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]")
 _FORBIDDEN = re.compile(r"(?:xn--|sthree-|amzn-s3-demo-).*|.*(?:-s3alias|--ol-s3|\.mrap|--x-s3|--table-s3)")
+_PLACE = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d")
 _MOST = 10_000  # buckets of one account; S3's default quota
 _US = "us-east-1"
 
@@ -70,7 +71,7 @@ def _region(call: Call) -> str:
         asked = body.get("LocationConstraint")
     if asked == "EU":
         asked = "eu-west-1"
-    if asked == _US:
+    if asked == _US or (asked is not None and not _PLACE.fullmatch(asked)):
         message = "The specified location-constraint is not valid"
         raise S3Refusal("InvalidLocationConstraint", message, LocationConstraint=asked)
     if call.caller.region == _US:  # the one endpoint that makes buckets anywhere

@@ -66,7 +66,7 @@ class Call:
         if rest_xml.model().checksum_required(self.action) and not (named or "x-amz-trailer" in names):
             message = "Missing required header for this request: Content-MD5 OR x-amz-checksum-*"
             raise Refusal("InvalidRequest", message)
-        return receive.read_all(self.request, _LARGEST_XML)
+        return receive.read_all(self.request, _LARGEST_XML, about_object=self.action == "CompleteMultipartUpload")
 
     def answer(self, *, root: str = "", **result: Any) -> Answer:
         """Return the result as the model words it."""

@@ -15,7 +15,8 @@ from builder.sandbox.records import Bucket, S3Object
 from builder.sandbox.s3 import acl
 from builder.sandbox.wire import Caller, Need, Request
 
-BUCKET, OBJECT = "bucket", "object"
+BUCKET, OBJECT, MAKING = "bucket", "object", "making"
+_MAKING = {"PutObject", "CopyObject", "CreateMultipartUpload"}
 # Calls whose permission is not their own name.
 _NAMES = {
     "HeadObject": "GetObject",
@@ -42,7 +43,7 @@ _NAMES = {
     "PutBucketEncryption": "PutEncryptionConfiguration",
     "DeleteBucketEncryption": "PutEncryptionConfiguration",
 }
-_OBJECT_ACLS = {"HeadObject", "GetObject", "GetObjectAttributes", "GetObjectAcl", "PutObjectAcl", "CopyObject"}
+_OBJECT_ACLS = {"HeadObject", "GetObject", "GetObjectAttributes", "GetObjectAcl", "PutObjectAcl"}
 _CONTEXT = {  # condition keys by the headers and query parameters that they are about
     "s3:x-amz-acl": "x-amz-acl",
     "s3:x-amz-copy-source": "x-amz-copy-source",
@@ -74,7 +75,7 @@ def need(name: str, bucket: Bucket, one: S3Object | None, key: str, request: Req
         action=f"s3:{_NAMES.get(name, name)}",
         resources=(arn(bucket.name, key),),
         context=context(request, one),
-        policy=policy(bucket, one if ruled else None, caller),
+        policy=policy(bucket, one if ruled else None, caller, level=MAKING if name in _MAKING else BUCKET),
         owner=owner,
     )
 
@@ -88,7 +89,7 @@ def context(request: Request, one: S3Object | None) -> dict[str, str]:
     return found
 
 
-def policy(bucket: Bucket, one: S3Object | None, caller: Caller) -> str | None:
+def policy(bucket: Bucket, one: S3Object | None, caller: Caller, *, level: str = BUCKET) -> str | None:
     """Return what bucket policy and ACLs together say to the caller, as one policy document, or None for nothing."""
     block = bucket.access_block or ()
     statements: list[dict[str, Any]] = []
@@ -102,7 +103,7 @@ def policy(bucket: Bucket, one: S3Object | None, caller: Caller) -> str | None:
     if bucket.ownership != acl.ENFORCED:
         public = "IgnorePublicAcls" not in block
         both = [arn(bucket.name), arn(bucket.name, "*")]
-        statements += acl.statements(bucket.acl, BUCKET, both, caller.account, public=public)
+        statements += acl.statements(bucket.acl, level, both, caller.account, public=public)
         if one is not None:
             named = [arn(bucket.name, one.name.replace("$", "${$}").replace("*", "${*}").replace("?", "${?}"))]
             statements += acl.statements(one.traits.acl, OBJECT, named, caller.account, public=public)

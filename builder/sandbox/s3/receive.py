@@ -145,12 +145,15 @@ def receive(request: Request, descriptor: int, claim: checksums.Claim, *, keep: 
     return Received(size=size, md5=digests["MD5"], checksums={keep: values[keep]})
 
 
-def read_all(request: Request, limit: int) -> bytes:
-    """Return a small body, held against what the client says of it. Raises Refusal, also beyond `limit` bytes."""
+def read_all(request: Request, limit: int, *, about_object: bool) -> bytes:
+    """Return a small body, held against what the client says of it. Raises Refusal, also beyond `limit` bytes.
+
+    `about_object` says that checksums in the headers are those of an object, and say nothing of this body.
+    """
     body = Body(request)
     if body.length > limit:
         raise Refusal("MaxMessageLengthExceeded", "Your request was too big.")
-    claim = checksums.claim(request)
+    claim = checksums.Claim() if about_object else checksums.claim(request)
     data = bytearray(body.length + 1)
     count = body.read_into(memoryview(data))
     if count != body.length:

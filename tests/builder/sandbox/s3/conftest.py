@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
+import base64
+import hashlib
 import itertools
-import json
 import random
-from urllib.parse import urlsplit
 
 import boto3  # noqa: TID251 - the client that users bring
 import pytest
@@ -69,16 +68,9 @@ def refused():
 
 @pytest.fixture(scope="module")
 def stranger(sandbox):
-    """The root keys of a second account."""
-    address = urlsplit(sandbox.endpoint.url).netloc
-    connection = http.client.HTTPConnection(address, timeout=30)
-    body = json.dumps({"name": "other"})
-    connection.request("POST", "/_sandbox/accounts", body, {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    made = json.loads(response.read())
-    connection.close()
-    assert response.status == 201
-    return {"aws_access_key_id": made["access_key"], "aws_secret_access_key": made["secret_key"]}, made["account"]
+    """The root keys of a second account, and its number."""
+    made = lifecycle.add_account(sandbox.directory, "other")
+    return {"aws_access_key_id": made.access_key, "aws_secret_access_key": made.secret_key}, made.account
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +110,9 @@ def http_call(sandbox):
         return sandbox.raw(region=region).call(method, path, body, headers, service=service)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def checksum_of():
+    """Return the Content-MD5 of a body."""
+    return lambda body: base64.b64encode(hashlib.md5(body).digest()).decode()
