@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 
@@ -32,3 +33,26 @@ class Silent:
 
 
 SILENT: Progress = Silent()
+
+
+class Sparing:
+    """Passes a note on at most once a second: for many threads that all say the same of one cloud."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._next = 0.0
+
+    def total(self, count: int) -> None:
+        """Pass it on."""
+        self._progress.total(count)
+
+    def advance(self, count: int) -> None:
+        """Pass it on."""
+        self._progress.advance(count)
+
+    def note(self, text: str) -> None:
+        """Pass it on, or not."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + 1
+            self._progress.note(text)

@@ -37,14 +37,26 @@ def retrying(
             raise
         failed = [error]
 
+    made = 0
+
     def attempt() -> Result:
+        nonlocal made
+        made += 1
         if failed:  # the first one, which has been made
             raise failed.pop()
         return call()
 
     left = deadline - (time.monotonic() - began)
-    stop = tenacity.stop_after_delay(left) | tenacity.stop_after_attempt(attempts)
-    return _retrying(stop, tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait), progress)(attempt)
+    stop = tenacity.stop_before_delay(left) | tenacity.stop_after_attempt(attempts)
+    backoff = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
+    try:
+        return _retrying(stop, backoff, progress)(attempt)
+    except EmiError as error:
+        if type(error).retryable and made > 1:
+            waited = time.monotonic() - began
+            error.message = f"{error.message}; given up after {made} attempts in {waited:.0f} s"
+            error.args = (error.message,)
+        raise
 
 
 def _retrying(stop: tenacity.stop.stop_base, backoff: tenacity.wait.wait_base, progress: Progress) -> tenacity.Retrying:

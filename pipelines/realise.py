@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from builder.cloud.api import Cloud
 from builder.cloud.claims import Claim
-from builder.errors import CloudFailed, CloudNotFound, InternalError
+from builder.errors import CloudFailed, CloudNotFound, EmiError, InternalError
 from builder.guest.edit import Outcome, edit_image
 from builder.guest.edit import Plan as GuestPlan
 from builder.guest.overlay import Layer
@@ -138,7 +139,7 @@ class Realiser:
                 artifact = step.finish(options, inputs, effect, cloud, work)
             except CloudFailed as error:
                 # Removed before it is given up: a crash between the two finds it gone, which is the next case.
-                step.discard(effect, cloud)
+                _discard(step, effect, cloud, error)
                 journal.write(key, generation, Abandon(why=error.message), run=self.run)
                 _empty(scratch)
                 raise
@@ -209,6 +210,17 @@ class Realiser:
 def _layer(image: ImageFile, store: FileStore) -> Layer:
     beneath = _layer(image.backing, store) if image.backing else None
     return Layer(path=store.path(image), format=image.format, beneath=beneath)
+
+
+def _discard(step: CloudStep[Any], effect: str, cloud: Cloud, error: CloudFailed) -> None:
+    """Remove what failed. If that fails too, both are told, and the next run tries to remove it once more."""
+    try:
+        step.discard(effect, cloud)
+    except EmiError as second:
+        raise CloudFailed(
+            f"{error.message}\n{effect} is still there: {second.message}",
+            hint=f"{second.hint} `emi resume` removes {effect} and begins anew.",
+        ) from error
 
 
 def _edits_of(item: StepItem) -> GuestPlan:

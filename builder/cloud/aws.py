@@ -8,6 +8,7 @@ repeated: it only reads, names its end state, carries a client token, or creates
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,13 +18,14 @@ from builder.cloud import records
 from builder.cloud.api import BlockRef, Call, ImageRecord, ImageSpec, SnapshotRecord
 from builder.cloud.blocks import BlockClient
 from builder.cloud.claims import TAG, Claim, taken_by
+from builder.cloud.limits import limits
 from builder.cloud.pacer import Pacer
 from builder.cloud.settings import Settings
 from builder.cloud.sigv4 import Signer
 from builder.cloud.wait import Patience, wait_until
 from builder.crashpoint import reach
-from builder.errors import CloudConflict, CloudNotFound
-from builder.progress import SILENT, Progress
+from builder.errors import CloudConflict, CloudNotFound, CloudTrouble
+from builder.progress import SILENT, Progress, Sparing
 from builder.retry import retrying
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ BLOCKS_A_SECOND = 1000  # the quota of a snapshot, which AWS does not raise (L-1
 # in the evening and is resumed in the morning.
 _START_TIMEOUT = 1440
 _NAME_SETTLE = Patience(deadline=120, settle=60)
+_ATTEMPTS = 1000  # the limit in time comes first
 
 
 class Aws:
@@ -52,12 +55,13 @@ class Aws:
         blocks_a_second: float = BLOCKS_A_SECOND,
     ) -> None:
         self._settings = settings
-        self._on_call, self._progress = on_call, progress
+        self._on_call, self._progress = on_call, Sparing(progress)
         self._rate = blocks_a_second
         self._lock = pool.Lock()
         self._session_made: Session | None = None
         self._blocks_made: BlockClient | None = None
         self._account = ""
+        self._known: dict[str, float] = {}  # resource id -> when we first heard of it
 
     @property
     def region(self) -> str:
@@ -86,6 +90,7 @@ class Aws:
 
     def describe_snapshot(self, snapshot_id: str) -> SnapshotRecord | None:
         """Return the snapshot, or None when the cloud says it does not exist."""
+        self._know(snapshot_id)
         try:
             found = self._pages("DescribeSnapshots", "Snapshots", SnapshotIds=[snapshot_id])
         except CloudNotFound:
@@ -115,6 +120,7 @@ class Aws:
         if parent:
             request["ParentSnapshotId"] = parent
         answer = self._call("ebs", "StartSnapshot", **request)
+        self._know(answer["SnapshotId"])
         return SnapshotRecord(
             snapshot_id=answer["SnapshotId"],
             status=answer.get("Status", "pending"),
@@ -126,7 +132,7 @@ class Aws:
     def put_block(self, snapshot_id: str, index: int, data: bytes, sha256: bytes) -> None:
         """Put 512 KiB at block `index`; return when the cloud has accepted and acknowledged its checksum."""
         client = self._blocks()
-        self._attempts(_PUT, lambda: client.put(snapshot_id, index, data, sha256))
+        self._attempts(_PUT, lambda: client.put(snapshot_id, index, data, sha256), uses=(snapshot_id,))
 
     def complete_snapshot(self, snapshot_id: str, *, changed_blocks: int, checksum: bytes | None) -> None:
         """Seal it: `checksum` is the SHA-256 over the SHA-256s of the blocks that were put, in order (LINEAR)."""
@@ -137,13 +143,14 @@ class Aws:
                 "ChecksumAlgorithm": "SHA256",
                 "ChecksumAggregationMethod": "LINEAR",
             }
-        self._call("ebs", "CompleteSnapshot", **request)
+        self._call("ebs", "CompleteSnapshot", (snapshot_id,), **request)
 
     def list_blocks(self, snapshot_id: str) -> Iterator[BlockRef]:
         """Yield every block that holds data, ascending."""
         page: dict[str, Any] = {}
         while True:
-            answer = self._call("ebs", "ListSnapshotBlocks", SnapshotId=snapshot_id, MaxResults=10000, **page)
+            asked = {"SnapshotId": snapshot_id, "MaxResults": 10000, **page}
+            answer = self._call("ebs", "ListSnapshotBlocks", (snapshot_id,), **asked)
             for block in answer.get("Blocks", ()):
                 yield BlockRef(index=int(block["BlockIndex"]), token=block["BlockToken"])
             if not answer.get("NextToken"):
@@ -153,7 +160,7 @@ class Aws:
     def get_block(self, snapshot_id: str, block: BlockRef) -> bytes:
         """Return the block's 512 KiB, its checksum verified."""
         client = self._blocks()
-        return self._attempts(_GET, lambda: client.get(snapshot_id, block))
+        return self._attempts(_GET, lambda: client.get(snapshot_id, block), uses=(snapshot_id,))
 
     # Images
     def find_images(self, claim: Claim) -> Sequence[ImageRecord]:
@@ -176,8 +183,9 @@ class Aws:
 
         A taken name is an adoption when that image carries the claim; else raises CloudConflict naming the image.
         """
+        uses = [device.snapshot_id for device in spec.block_devices if device.snapshot_id]
         try:
-            return str(self._call("ec2", "RegisterImage", **records.registration(claim, spec))["ImageId"])
+            return str(self._call("ec2", "RegisterImage", uses, **records.registration(claim, spec))["ImageId"])
         except CloudConflict as error:
             taken = self._holder(spec.name, error)
             if taken.tags.get(TAG) == claim.token:
@@ -217,21 +225,39 @@ class Aws:
             found += answer.get(member, ())
         return found
 
-    def _call(self, service: str, action: str, **request: Any) -> Mapping[str, Any]:
+    def _call(self, service: str, action: str, uses: Sequence[str] = (), /, **request: Any) -> Mapping[str, Any]:
         session = self._session()
-        return self._attempts(Call(service, action), lambda: session.call(service, action, request))
 
-    def _attempts(self, call: Call, once: Callable[[], Answer]) -> Answer:
+        def once() -> Mapping[str, Any]:
+            return session.control(service, action, request, limit=limits().answer)
+
+        return self._attempts(Call(service, action), once, uses=uses)
+
+    def _attempts(self, call: Call, once: Callable[[], Answer], *, uses: Sequence[str] = ()) -> Answer:
+        """Return what `once` does, repeated while that may help; `uses` are resources that must exist for it."""
         before, after = f"before {call}", f"after {call}"
 
         def attempt() -> Answer:
             self._on_call(call)
             reach(before)
-            answer = once()
+            try:
+                answer = once()
+            except CloudNotFound as error:
+                if self._settles(uses):
+                    raise CloudTrouble(f"{error.message}, perhaps not yet: it is new to us") from error
+                raise
             reach(after)
             return answer
 
-        return retrying(attempt, progress=self._progress)
+        return retrying(attempt, deadline=limits().retry, attempts=_ATTEMPTS, progress=self._progress)
+
+    def _know(self, resource: str) -> None:
+        self._known.setdefault(resource, time.monotonic())
+
+    def _settles(self, resources: Sequence[str]) -> bool:
+        """Say whether one of them is so new that the cloud may not know it everywhere yet (awslabs/coldsnap#43)."""
+        since = time.monotonic() - limits().settle
+        return any(self._known.get(resource, since) > since for resource in resources)
 
     def _session(self) -> Session:
         with self._lock:

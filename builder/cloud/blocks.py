@@ -13,6 +13,7 @@ import http.client
 import json
 import socket
 import ssl
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from builder.cloud.api import BlockRef
+from builder.cloud.limits import limits
 from builder.cloud.pacer import Pacer
 from builder.cloud.refusals import Refusal
 from builder.cloud.sigv4 import UNSIGNED, Signer, encode_query
@@ -33,6 +35,7 @@ _TIMEOUT = 60  # seconds for connecting and between two bytes; the service's own
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
+    what: str  # for messages: service:Action and the block
     method: str
     path: str  # percent-encoded
     query: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +88,7 @@ class BlockClient:
         """Put 512 KiB at block `index`; return when the cloud has acknowledged the same checksum."""
         checksum = base64.b64encode(sha256).decode()
         request = _Request(
+            what=f"ebs:PutSnapshotBlock: block {index} of {snapshot_id}",
             method="PUT",
             path=f"{self._prefix}/snapshots/{quote(snapshot_id, safe='')}/blocks/{index}",
             headers={
@@ -101,11 +105,12 @@ class BlockClient:
         if answer.status != 201:
             raise self._refused("ebs:PutSnapshotBlock", answer)
         if answer.headers.get("x-amz-checksum") != checksum:
-            raise CloudTrouble(f"ebs:PutSnapshotBlock: block {index} was acknowledged with another checksum")
+            raise CloudTrouble(f"{request.what}: acknowledged with another checksum")
 
     def get(self, snapshot_id: str, block: BlockRef) -> bytes:
         """Return the 512 KiB of a block; they have the checksum that the cloud states."""
         request = _Request(
+            what=f"ebs:GetSnapshotBlock: block {block.index} of {snapshot_id}",
             method="GET",
             path=f"{self._prefix}/snapshots/{quote(snapshot_id, safe='')}/blocks/{block.index}",
             query={"blockToken": block.token},
@@ -116,7 +121,7 @@ class BlockClient:
             raise self._refused("ebs:GetSnapshotBlock", answer)
         stated = answer.headers.get("x-amz-checksum")
         if len(answer.body) != BLOCK or base64.b64encode(hashlib.sha256(answer.body).digest()).decode() != stated:
-            raise CloudTrouble(f"ebs:GetSnapshotBlock: block {block.index} was damaged on the way")
+            raise CloudTrouble(f"{request.what}: damaged on the way")
         return answer.body
 
     def _exchange(self, request: _Request) -> _Answer:
@@ -137,7 +142,7 @@ class BlockClient:
             except (OSError, http.client.HTTPException) as error:
                 if not reused:
                     why = str(error) or type(error).__name__
-                    raise CloudTrouble(f"{request.method} {self._name}{request.path}: {why}") from error
+                    raise CloudTrouble(f"{request.what}: {why}") from error
                 # The server had closed it while it was idle: each such connection is tried once, then a new one.
 
     def _ask(self, connection: http.client.HTTPConnection, request: _Request) -> _Answer:
@@ -152,7 +157,7 @@ class BlockClient:
             with contextlib.suppress(BrokenPipeError), _corked(connection.sock):
                 connection.request(request.method, target, request.body, signed)
             response = connection.getresponse()
-            answer = _Answer(status=response.status, headers=response.headers, body=response.read())
+            answer = _Answer(status=response.status, headers=response.headers, body=_read(response))
         except BaseException:
             connection.close()
             raise
@@ -193,6 +198,24 @@ class BlockClient:
         if refusal.throttled:
             self._pacer.throttled()
         return refusal.error()
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    """Return the body. Raises TimeoutError when it trickles: the socket's own limit is between two bytes."""
+    if not response.length:  # none, as a put's, or of unknown length
+        return response.read()
+    deadline = time.monotonic() + limits().answer
+    body, done = memoryview(bytearray(response.length)), 0
+    while done < len(body):
+        count = response.fp.readinto1(body[done:])  # one receive; its own read() would go on until all is there
+        if count == 0:
+            raise http.client.IncompleteRead(b"", len(body) - done)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no whole answer within {limits().answer:.0f} s")
+        done += count
+    response.length = 0
+    response.read()  # so that it knows of its end, and the connection can be used again
+    return bytes(body)
 
 
 @contextlib.contextmanager

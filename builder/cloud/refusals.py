@@ -91,7 +91,14 @@ _CONFLICT = frozenset(
 _PERMISSION = frozenset({"403", "AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 _QUOTA = frozenset(
     {
+        "ConcurrentSnapshotLimitExceeded",
+        "InstanceLimitExceeded",
+        "LimitExceeded",
+        "MaxIOPSLimitExceeded",
+        "ParameterLimitExceeded",
         "PendingSnapshotLimitExceeded",
+        "ResourceCountLimitExceeded",
+        "ResourceLimitExceeded",
         "ServiceQuotaExceededException",
         "SnapshotLimitExceeded",
         "TooManyBuckets",

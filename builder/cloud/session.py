@@ -144,6 +144,15 @@ def configured_region(profile: str | None) -> str | None:
     return str(region) if region else None
 
 
+def _refuse_cut(operation_model: Any, response_dict: Mapping[str, Any], **_: Any) -> None:
+    """Raise botocore's own error for an answer that ends before its Content-Length, which botocore takes for whole."""
+    body, headers = response_dict["body"], response_dict["headers"]
+    stated = headers.get("content-length", "")
+    whole = operation_model.http["method"] == "HEAD" or headers.get("content-encoding") or not stated.isdecimal()
+    if isinstance(body, bytes) and not whole and len(body) < int(stated):
+        raise foreign.IncompleteReadError(actual_bytes=len(body), expected_bytes=int(stated))
+
+
 class Session:
     """botocore's clients for one Settings, each created at its first use; retrying is left to the caller."""
 
@@ -163,6 +172,17 @@ class Session:
         with translated(f"{service}:{action}", on_throttling=self._on_throttling):
             answer: Mapping[str, Any] = getattr(self._client(service), xform_name(action))(**parameters)
         return answer
+
+    def control(self, service: str, action: str, parameters: Mapping[str, Any], *, limit: float) -> Mapping[str, Any]:
+        """Make one small call as `call` does, but wait for its last byte no longer than `limit` seconds.
+
+        botocore's own limit is between two bytes: an answer that trickles would hold us for hours.
+        """
+        answer = pool.Background(lambda: self.call(service, action, parameters))
+        try:
+            return answer.result(limit)
+        except TimeoutError as error:
+            raise CloudTrouble(f"{service}:{action}: no whole answer within {limit:.0f} s") from error
 
     def receive(
         self,
@@ -215,6 +235,7 @@ class Session:
                     verify=str(self._settings.ca_file) if self._settings.ca_file else None,
                     config=self._config(service),
                 )
+                self._clients[service].meta.events.register("before-parse", _refuse_cut)
             return self._clients[service]
 
     def _config(self, service: str) -> botocore.config.Config:

@@ -73,11 +73,12 @@ def verify(
     virtual_size: int,
     *,
     ledger: Ledger,
+    connections: int = CONNECTIONS,
     progress: Progress = SILENT,
 ) -> None:
     """Return if every byte of a completed snapshot is as the `blocks:` digest `content` says. Raises CloudFailed."""
     progress.note(f"reading {snapshot_id} back")
-    found = read_back(cloud, snapshot_id, virtual_size, ledger=ledger, progress=progress)
+    found = read_back(cloud, snapshot_id, virtual_size, ledger=ledger, connections=connections, progress=progress)
     if found.content != content:
         raise CloudFailed(
             f"snapshot {snapshot_id} does not hold what was sent: {found.content} was read back instead of {content}",

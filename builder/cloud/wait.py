@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from builder.cloud.limits import limits
 from builder.errors import CloudNotFound, CloudTrouble
 from builder.progress import SILENT, Progress
 
@@ -15,16 +16,17 @@ Record = TypeVar("Record")
 # Consecutive answers "does not exist" that end a wait. A describe lags behind its create (awslabs/coldsnap#43 saw
 # minutes), so a resource that was never seen yet is given more time than one that was there and is gone.
 _GONE = 3
+_PATIENT = "`emi resume` goes on waiting, for what was begun; EMI_CLOUD_LIMITS=wait=7200 makes it more patient."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long and how often to look; all in seconds."""
+    """How long and how often to look; all in seconds. None is the limit of that name (limits.py)."""
 
-    deadline: float = 3600  # AWS finishes a sealed snapshot in minutes; a wait of hours is a fault worth showing
+    deadline: float | None = None
     first: float = 0.2
     longest: float = 15
-    settle: float = 120  # for a resource that no describe has shown yet
+    settle: float | None = None  # for a resource that no describe has shown yet
 
 
 def wait_until(
@@ -39,8 +41,10 @@ def wait_until(
 
     Raises CloudNotFound when the resource stays or becomes absent, CloudTrouble when the deadline passes.
     """
-    limits = patience or Patience()
-    began, pause, missing, seen = time.monotonic(), limits.first, 0, False
+    patience = patience or Patience()
+    deadline = limits().wait if patience.deadline is None else patience.deadline
+    settle = limits().settle if patience.settle is None else patience.settle
+    began, pause, missing, seen = time.monotonic(), patience.first, 0, False
     while True:
         record = describe()
         waited = time.monotonic() - began
@@ -50,10 +54,10 @@ def wait_until(
             seen, missing = True, 0
         else:
             missing += 1
-            if missing >= _GONE and (seen or waited >= limits.settle):
+            if missing >= _GONE and (seen or waited >= settle):
                 raise CloudNotFound(f"{what} {'is gone' if seen else 'does not exist'}, says the cloud")
-        if waited >= limits.deadline:
-            raise CloudTrouble(f"{what} is not finished after {waited:.0f} s")
-        progress.note(f"waiting for {what} ({waited:.0f} s)")
-        time.sleep(pause)
-        pause = min(pause * 1.5, limits.longest)
+        if waited >= deadline:
+            raise CloudTrouble(f"{what} is not finished after {waited:.0f} s", hint=_PATIENT)
+        progress.note(f"waiting for {what} ({waited:.0f} s, at most {deadline:.0f} s)")
+        time.sleep(min(pause, max(0.01, deadline - waited)))
+        pause = min(pause * 1.5, patience.longest)

@@ -36,7 +36,11 @@ class SnapshotOptions(Options):
         default=None, description="id of a snapshot that the cloud has already, in the role of `parent`: `snap-…`"
     )
     connections: int = Field(
-        default=ebs.CONNECTIONS, ge=1, le=256, exclude=True, description="blocks that are sent at the same time"
+        default=ebs.CONNECTIONS,
+        ge=1,
+        le=256,
+        exclude=True,
+        description="blocks that are sent or read back at the same time",
     )
 
 
@@ -104,7 +108,15 @@ class SnapshotStep(CloudStep[SnapshotOptions]):
         if options.verify:
             work.progress.total(2 * sent.blocks * BLOCK)  # what was sent is read back
             with Ledger(work.scratch / "read-back", effect) as ledger:
-                snapshots.verify(cloud, effect, sent.content, virtual_size, ledger=ledger, progress=work.progress)
+                snapshots.verify(
+                    cloud,
+                    effect,
+                    sent.content,
+                    virtual_size,
+                    ledger=ledger,
+                    connections=options.connections,
+                    progress=work.progress,
+                )
         return Snapshot(
             snapshot_id=effect,
             region=cloud.region,

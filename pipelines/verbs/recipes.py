@@ -12,7 +12,7 @@ from builder.errors import EmiError, Interrupted, UsageError
 from builder.units import format_size
 from pipelines import ui
 from pipelines.artifact import Snapshot
-from pipelines.events import RunFinished, Watcher
+from pipelines.events import RunFinished, StepProgress, Watcher
 from pipelines.home import home
 from pipelines.journal import Journal
 from pipelines.plan import Prospect
@@ -103,7 +103,7 @@ def _runner(request: Request, calls: Calls, watch: Watcher) -> Runner:
         store=FileStore(where.objects),
         recipe=recipe,
         request=request,
-        target=open_target(request.cloud, where, on_call=calls),
+        target=open_target(request.cloud, where, on_call=calls, progress=StepProgress("cloud", watch)),
         calls=calls,
         watch=watch,
         epoch=_epoch(),

@@ -105,7 +105,8 @@ def test_a_snapshot_that_another_image_uses_is_kept(aws, claim):
     assert deregister(aws, second) == (made,)
 
 
-def test_what_does_not_exist_is_none_and_may_be_deleted(aws):
+def test_what_does_not_exist_is_none_and_may_be_deleted(aws, monkeypatch):
+    monkeypatch.setenv("EMI_CLOUD_LIMITS", "settle=0.3")  # how long it might only be new
     assert aws.describe_snapshot("snap-00000000000000000") is None
     assert aws.describe_image("ami-00000000000000000") is None
     assert aws.image_by_name("nobody has this name") is None
