@@ -161,7 +161,8 @@ def answer(acl: Acl) -> dict[str, Any]:
 def statements(acl: Acl, level: str, resources: list[str], account: str, *, public: bool) -> Iterator[dict[str, Any]]:
     """Yield what the list gives to an account ("" is anybody) as statements of a resource's policy.
 
-    `level` is bucket, object, or making (of a bucket, for calls that make an object); `public` False leaves out what is granted to everybody (IgnorePublicAcls).
+    `level` is bucket, object, or making (of a bucket, for calls that make an object); `public` False leaves out what is
+    granted to everybody (IgnorePublicAcls).
     """
     for grant in acl.grants:
         meant = grant.group == ALL_USERS or (grant.group == AUTHENTICATED and bool(account))
