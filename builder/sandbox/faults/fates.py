@@ -49,4 +49,6 @@ def _fail(state: State, resource: str, why: str) -> None:
     if (volume := state.all(Volume).get(resource)) is not None:
         state.put(replace(volume, failure=why))
     if (task := state.all(ImportTask).get(resource)) is not None:
-        state.put(replace(task, failure=why, end_time=time.time()))
+        made = state.all(Snapshot).get(task.snapshot_id or "")  # a small import may have ended already
+        ended = replace(task, failure=why, end_time=task.end_time or time.time(), snapshot_id=None)
+        state.change(put=[ended], remove=[made] if made is not None else [])
