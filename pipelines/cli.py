@@ -177,6 +177,16 @@ def sandbox_status(directory: Directory = None, json: AsJson = False) -> None:
     sandbox.status(directory, as_json=json)
 
 
+@sandbox_app.command("account")
+def sandbox_account(
+    name: Annotated[str, typer.Argument(help="What to call it, 50 characters at most.", show_default=False)],
+    directory: Directory = None,
+    json: AsJson = False,
+) -> None:
+    """Make another account in the embedded cloud and show its keys."""
+    sandbox.account(name, directory, as_json=json)
+
+
 @sandbox_app.command("reset")
 def sandbox_reset(directory: Directory = None, yes: Yes = False) -> None:
     """Empty the embedded cloud; its keys and ports stay. Refused while a run uses it."""

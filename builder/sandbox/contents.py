@@ -18,6 +18,7 @@ from builder.sandbox.ec2.instance_states import state_of
 from builder.sandbox.faults.table import Row
 from builder.sandbox.records import (
     GIB,
+    Account,
     Bucket,
     Image,
     ImportTask,
@@ -29,6 +30,7 @@ from builder.sandbox.records import (
     from_json,
 )
 from builder.sandbox.tables import Cell, Column, Kind, Table
+from builder.sandbox.wire import ACCOUNT
 
 SHOWN = 100  # rows of a table; it says how many there are
 _CALLS = 30
@@ -217,8 +219,10 @@ def _accounts(cloud: Cloud, _directory: Path) -> Table:
     for kind in kinds:
         for one in list(cloud.state.all(kind).values()):
             places.setdefault(one.account, set()).add(one.region)
-    rows = [(account, ", ".join(sorted(regions))) for account, regions in sorted(places.items())]
-    return Table(name="accounts", columns=_columns(account="text", regions="text"), rows=rows, total=len(rows))
+    names = {ACCOUNT: "first"} | {one.account: one.name for one in list(cloud.state.all(Account).values())}
+    rows = [(account, name, ", ".join(sorted(places.get(account, ())))) for account, name in names.items()]
+    columns = _columns(account="text", name="text", regions="text")
+    return Table(name="accounts", columns=columns, rows=rows, total=len(rows))
 
 
 def _tags(tags: Any) -> str:

@@ -321,7 +321,10 @@ def _end(directory: Path, pid: int) -> None:
 
 
 def ask(endpoint: Endpoint, path: str, *, method: str = "GET") -> dict[str, Any]:
-    """Return what the running sandbox answers on a page of its own. Raises OSError and HTTPException."""
+    """Return what the running sandbox answers on a page of its own.
+
+    Raises HostError when it refuses or fails, OSError and HTTPException when it cannot be reached.
+    """
     address = urlsplit(endpoint.url).netloc
     connection = (
         http.client.HTTPSConnection(
@@ -332,7 +335,14 @@ def ask(endpoint: Endpoint, path: str, *, method: str = "GET") -> dict[str, Any]
     )
     try:
         connection.request(method, path)
-        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        response = connection.getresponse()
+        text = response.read()
+        if response.status >= 400:
+            raise HostError(
+                f"the sandbox answered {method} {path} with {response.status} {response.reason}",
+                hint=f"{endpoint.directory / settings.LOG} may say why.",
+            )
+        answer: dict[str, Any] = json.loads(text)
         return answer
     finally:
         connection.close()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from builder.errors import BusyError, UsageError
 from builder.sandbox import archive, lifecycle, replacing
@@ -91,6 +92,17 @@ def _show(table: Table) -> None:
     kept = [number for number, found in values.items() if any(found) and number not in same]
     ui.say(f"\n{table.name}: {table.about}{f' ({where})' if where else ''}")
     ui.table([names[number] for number in kept], [[row[number] for number in kept] for row in rows])
+
+
+def account(name: str, directory: Path | None, *, as_json: bool) -> None:
+    """Make another account in the embedded cloud and show the keys of its root."""
+    end = lifecycle.start(directory or home().make().sandbox)
+    made = lifecycle.ask(end, f"/_sandbox/accounts?{urlencode({'name': name})}", method="PUT")
+    if as_json:
+        ui.say_json(made)
+        return
+    ui.say(f"The account {made['account']} ({name}) is there. Its root's keys:")
+    ui.say(f"  export AWS_ACCESS_KEY_ID={made['access_key']} AWS_SECRET_ACCESS_KEY={made['secret_key']}")
 
 
 def reset(directory: Path | None, *, yes: bool) -> None:

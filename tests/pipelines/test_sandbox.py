@@ -87,6 +87,18 @@ def test_status_is_for_people_or_programs(emi):
     assert json.loads(emi("sandbox", "status", "--json").out) is None
 
 
+def test_another_account_has_keys_of_its_own(emi):
+    made = json.loads(emi("sandbox", "account", "a partner", "--json").out)
+    keys = {"aws_access_key_id": made["access_key"], "aws_secret_access_key": made["secret_key"]}
+    end = json.loads((emi.home / "sandbox" / "endpoint.json").read_text())
+    sts = boto3.client("sts", endpoint_url=end["plain_url"], region_name=end["region"], **keys)
+    assert sts.get_caller_identity()["Account"] == made["account"]
+    assert f"{made['account']}\ta partner" in emi("sandbox", "status").out
+    assert "AWS_SECRET_ACCESS_KEY=" in emi("sandbox", "account", "another").out
+    long = emi("sandbox", "account", "x" * 51)
+    assert (long.code, "400 Bad Request" in long.err) == (5, True)
+
+
 @pytest.mark.behaviour("Operation", "emi sandbox reset", "asks first; all is gone, keys and port stay")
 def test_reset_asks_and_empties(emi):
     emi("sandbox", "start")
