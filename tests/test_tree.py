@@ -29,6 +29,7 @@ DOORS = {
         "builder/cloud/session.py",
         "builder/sandbox/protocols/query.py",
         "builder/sandbox/protocols/rest_xml.py",
+        "builder/sandbox/protocols/validate.py",
     ],
     "concurrent": ["builder/pool.py"],
     "guestfs": ["builder/guest/session.py"],
