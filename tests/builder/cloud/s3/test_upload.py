@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from builder import pool
 from builder.cloud.s3 import Target, upload_file, upload_stream
 from builder.cloud.s3.upload import LARGEST_PART, MIB, MOST_PARTS, PART, part_size
 from builder.digest import file_sha256
@@ -110,8 +111,11 @@ def test_parts_past_the_thousandth_are_seen(place):
     """The mistake of a known tool: it lists one page and sends the rest again (what-hurts-users, section 4)."""
     begun = place.s3.begin_upload(place.bucket, "many", known=())
     named = {"Bucket": place.bucket, "Key": "many", "UploadId": begun.upload_id}
-    for number in range(1, 1003):
+
+    def send(number: int) -> None:
         place.s3.call("UploadPart", **named, PartNumber=number, Body=b"%d" % number)
+
+    pool.drain(send, range(1, 1003), workers=8)
     found = list(place.s3.parts(begun))
     assert [part.number for part in found] == list(range(1, 1003))
     assert found[1001].etag == hashlib.md5(b"1002").hexdigest()
