@@ -193,18 +193,20 @@ def _delete_group(iam: Iam, caller: Caller, values: Values) -> Values:
 
 
 def _add_user_to_group(iam: Iam, caller: Caller, values: Values) -> Values:
-    group: Group = iam.find(caller, "group", values["GroupName"])
-    iam.change(caller, "user", values["UserName"], lambda user: {
-        "groups": tuple(dict.fromkeys([*user.groups, group.name]))
-    })  # fmt: skip
+    def change(user: User) -> Mapping[str, Any]:
+        group: Group = iam.find(caller, "group", values["GroupName"])
+        return {"groups": tuple(dict.fromkeys([*user.groups, group.name]))}
+
+    iam.change(caller, "user", values["UserName"], change)
     return {}
 
 
 def _remove_user_from_group(iam: Iam, caller: Caller, values: Values) -> Values:
-    group: Group = iam.find(caller, "group", values["GroupName"])
-    iam.change(caller, "user", values["UserName"], lambda user: {
-        "groups": tuple(name for name in user.groups if name != group.name)
-    })  # fmt: skip
+    def change(user: User) -> Mapping[str, Any]:
+        group: Group = iam.find(caller, "group", values["GroupName"])
+        return {"groups": tuple(name for name in user.groups if name != group.name)}
+
+    iam.change(caller, "user", values["UserName"], change)
     return {}
 
 

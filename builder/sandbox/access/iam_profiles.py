@@ -54,9 +54,8 @@ def _delete(iam: Iam, caller: Caller, values: Values) -> Values:
 
 
 def _add_role(iam: Iam, caller: Caller, values: Values) -> Values:
-    role: Role = iam.find(caller, "role", values["RoleName"])
-
     def change(found: InstanceProfile) -> Mapping[str, Any]:
+        role: Role = iam.find(caller, "role", values["RoleName"])
         if found.role:
             raise full("InstanceSessionsPerInstanceProfile: 1")
         return {"role": role.name}
@@ -66,9 +65,8 @@ def _add_role(iam: Iam, caller: Caller, values: Values) -> Values:
 
 
 def _remove_role(iam: Iam, caller: Caller, values: Values) -> Values:
-    role: Role = iam.find(caller, "role", values["RoleName"])
-
     def change(found: InstanceProfile) -> Mapping[str, Any]:
+        role: Role = iam.find(caller, "role", values["RoleName"])
         if found.role != role.name:
             raise gone(f"The role with name {role.name} cannot be found.")
         return {"role": None}

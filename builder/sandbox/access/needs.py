@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from builder.sandbox.records import Record
+from builder.sandbox.records import InstanceProfile, Record, Role, iam_key
 from builder.sandbox.state import State
 from builder.sandbox.wire import Caller, Need
 
@@ -54,10 +54,21 @@ def of_ec2(action: str, form: Mapping[str, str], caller: Caller, state: State) -
         yield Need(action=name, resources=(arn,), context={**common, **own, **_resource_tags(state, resource_id)})
     if not made and not given:
         yield Need(action=name, context=common)
+    yield from _to_pass(form, caller, state)
     if action not in {"CreateTags", "DeleteTags"}:
         for kind, tags in requested.items():
             context = {**common, **_requested([tags]), "ec2:CreateAction": action}
             yield Need(action="ec2:CreateTags", resources=(_arn(kind, "*", caller.region, caller),), context=context)
+
+
+def _to_pass(form: Mapping[str, str], caller: Caller, state: State) -> Iterator[Need]:
+    """Yield what handing a role to a machine needs, when the profile that is named holds one."""
+    name = form.get("IamInstanceProfile.Name") or form.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
+    profile = state.all(InstanceProfile).get(iam_key(caller.account, name)) if name else None
+    role = state.all(Role).get(iam_key(caller.account, profile.role)) if profile is not None and profile.role else None
+    if role is not None:
+        context = {"iam:PassedToService": "ec2.amazonaws.com"}
+        yield Need(action="iam:PassRole", resources=(role.arn,), context=context)
 
 
 def of_ebs(

@@ -10,12 +10,14 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
+from builder.sandbox.access import streaming
 from builder.sandbox.access.claim import ALGORITHM, Claim
 from builder.sandbox.wire import Denied, Request, Signature
 
@@ -23,6 +25,7 @@ UNSIGNED = "UNSIGNED-PAYLOAD"
 _SKEW = 15 * 60  # seconds that a client's clock may be off
 _LONGEST = 7 * 24 * 3600  # seconds that a presigned request may be good for
 _STAMP = "%Y%m%dT%H%M%SZ"
+_HASH = re.compile("[0-9a-f]{64}")
 _HASHES = {"HmacSHA256": "sha256", "HmacSHA1": "sha1"}
 
 
@@ -151,6 +154,9 @@ def _encoded(text: str) -> str:
 def _payloads(request: Request, claim: Claim) -> Iterator[str]:
     """Yield what may stand for the body in what was signed, the most likely first; the body is read only at the end."""
     stated = request.header("X-Amz-Content-SHA256")
+    words = {UNSIGNED, *streaming.ALL} if claim.service == "s3" else {UNSIGNED}
+    if stated and stated not in words and not _HASH.fullmatch(stated):
+        raise Denied("odd-payload-hash")  # any other word would leave the body unchecked
     if claim.service == "s3":
         if claim.expires is not None:
             signed = stated if "x-amz-content-sha256" in claim.names else None

@@ -6,6 +6,7 @@ error codes"; statuses as the services send them.
 
 from __future__ import annotations
 
+from builder.sandbox.access import streaming
 from builder.sandbox.wire import Denied, Refusal
 
 Words = tuple[str, str, int]  # code, message ({detail} is filled in), status
@@ -27,6 +28,7 @@ _QUERY: dict[str, Words] = {
     "mismatch": ("SignatureDoesNotMatch", _MISMATCH, 403),
     "payload": ("SignatureDoesNotMatch", _MISMATCH, 403),
     "no-payload-hash": ("SignatureDoesNotMatch", _MISMATCH, 403),
+    "odd-payload-hash": ("SignatureDoesNotMatch", _MISMATCH, 403),
     "unsigned-header": ("SignatureDoesNotMatch", "{detail}", 403),
     "skewed": ("SignatureDoesNotMatch", "{detail}", 403),
     "expired": ("SignatureDoesNotMatch", "{detail}", 403),
@@ -42,6 +44,7 @@ _EC2_WORDS: dict[str, Words] = _QUERY | {
     "bad-token": ("AuthFailure", _EC2, 401),
     "mismatch": ("AuthFailure", _EC2, 401),
     "payload": ("AuthFailure", _EC2, 401),
+    "odd-payload-hash": ("AuthFailure", _EC2, 401),
     "unsigned-header": ("AuthFailure", "{detail}", 401),
     "skewed": ("RequestExpired", "Request has expired. {detail}", 400),
     "expired": ("RequestExpired", "Request has expired. {detail}", 400),
@@ -54,6 +57,7 @@ _REST: dict[str, Words] = {
     "mismatch": ("InvalidSignatureException", _MISMATCH, 403),
     "payload": ("InvalidSignatureException", _MISMATCH, 403),
     "no-payload-hash": ("InvalidSignatureException", _MISMATCH, 403),
+    "odd-payload-hash": ("InvalidSignatureException", _MISMATCH, 403),
     "unsigned-header": ("InvalidSignatureException", "{detail}", 403),
     "skewed": ("InvalidSignatureException", "{detail}", 403),
     "expired": ("InvalidSignatureException", "{detail}", 403),
@@ -75,6 +79,11 @@ _S3: dict[str, Words] = {
         400,
     ),
     "no-payload-hash": ("InvalidRequest", "Missing required header for this request: x-amz-content-sha256", 400),
+    "odd-payload-hash": (
+        "InvalidArgument",
+        f"x-amz-content-sha256 must be UNSIGNED-PAYLOAD, {', '.join(sorted(streaming.ALL))}, or a valid sha256 value.",
+        400,
+    ),
     "unsigned-header": ("AccessDenied", "There were headers present in the request which were not signed", 403),
     "skewed": (
         "RequestTimeTooSkewed",

@@ -291,3 +291,36 @@ def test_chunk_signatures_of_the_reference():
     for signature, count in (given[1], (given[0][0], 65535)):
         with pytest.raises(Denied):
             streaming.Chunks(seed).check(signature, hashlib.sha256(b"a" * count).hexdigest())
+
+
+@pytest.mark.behaviour(
+    SIGNATURES,
+    "a presigned request of S3",
+    "after its end AccessDenied, as is a header x-amz-… beside it that was not signed",
+)
+def test_a_presigned_object(sandbox, raw):
+    sandbox.client("s3").create_bucket(Bucket="presigned")
+    sandbox.client("s3").put_object(Bucket="presigned", Key="a b", Body=b"bytes")
+    now = datetime.now(UTC).replace(tzinfo=None)
+    for ago, expected in ((0, 200), (70, 403)):
+        at, signer = now - timedelta(seconds=ago), partial(botocore.auth.S3SigV4QueryAuth, expires=65)
+        _, path, _, _ = signed(sandbox, "s3", at=at, url="/presigned/a%20b", signer=signer)
+        answer = raw.call("GET", path, service=None)
+        assert answer[0] == expected
+        assert (answer[2] == b"bytes") == (expected == 200)
+        assert code(answer)[1] == (None if expected == 200 else "AccessDenied")
+    _, path, _, _ = signed(sandbox, "s3", url="/presigned/a%20b", signer=botocore.auth.S3SigV4QueryAuth)
+    assert raw.call("GET", path, service=None)[0] == 200
+    unsigned = {"x-amz-checksum-mode": "ENABLED"}
+    assert code(raw.call("GET", path, b"", unsigned, service=None)) == (403, "AccessDenied")
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"), [("s3", (400, "InvalidArgument")), ("ebs", (403, "InvalidSignatureException"))]
+)
+def test_a_payload_hash_that_is_none(sandbox, raw, service, expected):
+    """Signed as stated, so that only the word itself is wrong: it would leave the body unchecked."""
+    method, url, _, _ = CALLS[service]
+    headers = {"X-Amz-Content-SHA256": "anything"}
+    call = signed(sandbox, service, url=url, method=method, headers=headers)
+    assert code(raw.call(*call, service=None)) == expected
