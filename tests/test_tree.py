@@ -121,7 +121,7 @@ def test_nothing_is_left_lying_about() -> None:
 
 def test_no_blob_is_large() -> None:
     large = {relative(path): path.stat().st_size for path in tracked() if path.stat().st_size > LARGEST_FIXTURE}
-    assert {name for name in large if not name.endswith(".lock")} == set()
+    assert {name for name in large if not name.endswith((".lock", ".md"))} == set()  # text that is generated may grow
 
 
 def test_no_package_registry_is_named() -> None:
