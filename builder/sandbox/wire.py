@@ -237,19 +237,21 @@ class Request:
         # straight into our memory, a third of the CPU time of read() for 512 KiB. Its own readinto would do so too, but
         # fails (Python's _pyio in 3.11) when more is buffered than there is room left.
         reader, done = source.rfile, 0
-        while done < len(buffer):
-            left = len(buffer) - done
-            if reader.has_data() or left <= _BUFFERED:
-                data = reader.read1(left)
-                count = len(data)
-                buffer[done : done + count] = data
-            else:
-                count = reader.raw.readinto(buffer[done:])
-            if not count:
-                break
-            done += count
-        source.remaining -= done
-        self._unread -= done
+        try:
+            while done < len(buffer):
+                left = len(buffer) - done
+                if reader.has_data() or left <= _BUFFERED:
+                    data = reader.read1(left)
+                    count = len(data)
+                    buffer[done : done + count] = data
+                else:
+                    count = reader.raw.readinto(buffer[done:])
+                if not count:
+                    break
+                done += count
+        finally:  # what is left is known whatever happens: `drain` waits for no more than that
+            source.remaining -= done
+            self._unread -= done
         return done
 
     def receive_line(self, limit: int) -> bytes:

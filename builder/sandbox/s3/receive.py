@@ -54,8 +54,14 @@ class Body:
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill `buffer` as far as the body goes; fewer bytes only at its end. Raises Refusal when it is torn."""
-        if not self._coded:
-            return self._request.receive(buffer)
+        try:
+            return self._decoded(buffer) if self._coded else self._request.receive(buffer)
+        except (ConnectionError, TimeoutError):  # who would read the answer is gone, or asleep
+            self._request.hang_up()
+            message = "Your socket connection to the server was not read from or written to within the timeout period."
+            raise Refusal("RequestTimeout", message) from None
+
+    def _decoded(self, buffer: memoryview) -> int:
         done = 0
         while done < len(buffer) and not self._ended:
             if self._left == 0:
