@@ -22,6 +22,7 @@ from builder.sandbox.s3.conditions import WriteCondition
 from builder.sandbox.s3.store import Store
 from builder.sandbox.wire import Answer, Caller, Refusal, Request
 
+_LAYOUTS = 4  # kept in memory: ranges of one object are read one after the other, and ten thousand parts take 0.1 s
 _LARGEST_XML = 8 << 20  # bytes: ten thousand parts with their checksums, or a thousand long keys
 
 
@@ -81,6 +82,7 @@ class Depot:
         self.state = cloud.state
         self.gate = gate
         self.store = store
+        self._layouts: dict[str, Layout] = {}
 
     # Looking up
 
@@ -114,9 +116,20 @@ class Depot:
             one = self.state.find(S3Object, f"{bucket}/{key}")
             if one is None:
                 raise no_such_key(key)
-            layout = self.state.find(Layout, one.data) if one.scattered else None
+            layout = self._layout(one)
             self.store.hold(one.data)
         return Held(one=one, extents=extents_of(one, layout), layout=layout)
+
+    def _layout(self, one: S3Object) -> Layout | None:
+        """Return where a scattered object's bytes lie. Call it under the state's lock."""
+        if not one.scattered:
+            return None
+        found = self._layouts.pop(one.data, None) or self.state.find(Layout, one.data)
+        if found is not None:
+            self._layouts[one.data] = found  # the last one is the most recently used
+            if len(self._layouts) > _LAYOUTS:
+                del self._layouts[next(iter(self._layouts))]
+        return found
 
     def policy(self, bucket: Bucket, caller: Caller) -> str | None:
         """Return what the bucket's policy and ACL say to the caller, as one policy document."""
@@ -144,7 +157,7 @@ class Depot:
                 unless()
             old = self.state.find(S3Object, one.key)
             condition.check(old, one.name)
-            old_layout = self.state.find(Layout, old.data) if old is not None and old.scattered else None
+            old_layout = self._layout(old) if old is not None else None
             one = replace(one, last_modified=max(time.time(), old.last_modified if old is not None else 0))
             removed: list[Record] = [*also_remove, *([old_layout] if old_layout is not None else [])]
             self.state.change(put=[one, *([layout] if layout is not None else [])], remove=removed)
@@ -159,7 +172,7 @@ class Depot:
             condition(one)
             if one is None:
                 return
-            layout = self.state.find(Layout, one.data) if one.scattered else None
+            layout = self._layout(one)
             self.state.remove(one, *([layout] if layout is not None else []))
         self.store.remove(one.data, extents_of(one, layout))
 
