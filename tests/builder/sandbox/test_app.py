@@ -116,6 +116,7 @@ def test_every_call_is_written_down(sandbox, raw, ec2, blocks):
 
 def test_the_set_is_told(raw):
     told = json.loads(raw.call("GET", "/_sandbox/actions", service=None)[2])
+    assert {"ebs", "ec2", "s3", "sts"} <= set(told)
     assert sorted(told) == ["ebs", "ec2", "iam", "s3", "ssm", "sts"]
     assert {"StartSnapshot", "PutSnapshotBlock"} <= set(told["ebs"])
     assert {"RegisterImage", "DescribeImages"} <= set(told["ec2"])
