@@ -22,6 +22,7 @@ from builder import durable, pool
 from builder.errors import HostError
 from builder.sandbox import certificates, settings
 from builder.sandbox.chunked import ChunkedBody
+from builder.sandbox.sockets import make_file
 
 HOST = "127.0.0.1"
 _EXPECT = b"Sandbox-Expect"  # the name under which the header `Expect` passes through cheroot unseen
@@ -119,9 +120,12 @@ class _Request(HTTPRequest):
 
 
 class _Connection(HTTPConnection):
-    """A connection that makes such requests."""
+    """A connection that makes such requests, and reads and writes in our way."""
 
     RequestHandlerClass = _Request
+
+    def __init__(self, server: Server, sock: socket.socket, _makefile: object) -> None:
+        super().__init__(server, sock, make_file)
 
 
 class _Gateway(Gateway_10):
