@@ -1,5 +1,6 @@
 """Redirects, proxies, TLS and credentials; and every failure in our own words."""
 
+import re
 import socket
 import ssl
 
@@ -120,7 +121,8 @@ def test_nobody_listening_is_retried(web, notes):
         url = f"http://127.0.0.1:{held.getsockname()[1]}/x"
         with pytest.raises(NetworkTrouble) as caught:
             web().read(url)
-    assert caught.value.message == f"{url}: cannot connect (Connection refused)"
+    expected = f"{url}: cannot connect (Connection refused); given up after 3 attempts in "
+    assert re.fullmatch(re.escape(expected) + r"\d+ s", caught.value.message)
     assert len(notes.texts) == 2
 
 
@@ -152,7 +154,11 @@ def test_no_proxy_is_believed(site, proxy, web, monkeypatch):
     [
         (407, "the proxy refused: Tunnel connection failed: 407 Proxy Authentication Required", 1),
         (403, "the proxy refused: Tunnel connection failed: 403 Forbidden", 1),
-        (503, "the proxy failed: Tunnel connection failed: 503 Service Unavailable", 3),
+        (
+            503,
+            "the proxy failed: Tunnel connection failed: 503 Service Unavailable",
+            3,
+        ),
     ],
 )
 def test_a_proxy_that_refuses(status, message, requests, secure, proxy, web, monkeypatch):
@@ -162,7 +168,9 @@ def test_a_proxy_that_refuses(status, message, requests, secure, proxy, web, mon
     with pytest.raises(NetworkError) as caught:
         web().read(url)
     assert caught.value.retryable == (status == 503)
-    assert caught.value.message == f"{url} (through the proxy {proxy.base}): {message}"
+    said, _, attempts = caught.value.message.partition("; given up after ")
+    assert said == f"{url} (through the proxy {proxy.base}): {message}"
+    assert attempts.startswith("3 attempts in " if status == 503 else "")
     assert len(proxy.requests) == requests
 
 
