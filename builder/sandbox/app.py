@@ -85,7 +85,7 @@ class App:
         try:
             claimed = claim.read(request)
             name = claimed.service if claimed is not None else claim.service_of(request)
-            region = claimed.region if claimed is not None else ""
+            region = self._gate.region(request, claimed)
             service = self._services.get(name, _ABSENT)
             action = service.action(request)
             account = self._gate.account(claimed)

@@ -153,6 +153,11 @@ class Request:
         """The names of all headers that came, in lower case."""
         return [key[5:].lower().replace("_", "-") for key in self._environ if key.startswith("HTTP_")]
 
+    def adopt(self, headers: Mapping[str, str]) -> None:
+        """Take these as headers too, where the client sent none of that name; a character is a byte."""
+        for name, value in headers.items():
+            self._environ.setdefault("HTTP_" + name.upper().replace("-", "_"), value)
+
     @property
     def raw_path(self) -> str:
         """The path as it was sent, percent-encoded."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from builder.sandbox.access import verify
+from builder.sandbox.access import verify, version2
 from builder.sandbox.access.claim import Claim
 from builder.sandbox.access.decide import Rights, decide, merged
 from builder.sandbox.access.keys import Keys
@@ -21,6 +21,15 @@ class Gate:
         self.keys = keys
         self._region = region
         self.clock = clock
+        # By service, what region a request means whose signature names none; else it is the directory's own.
+        self.places: dict[str, Callable[[Request], str]] = {}
+
+    def region(self, request: Request, claim: Claim | None) -> str:
+        """Return the region that a request asks; empty for one that is not signed."""
+        if claim is None:
+            return ""
+        place = self.places.get(claim.service)
+        return claim.region or (place(request) if place is not None else self._region)
 
     def account(self, claim: Claim | None) -> str:
         """Return the account that a claim, not verified yet, would act in; empty for nobody's."""
@@ -36,17 +45,20 @@ class Gate:
             if service == "s3":  # a bucket may be public
                 return ANONYMOUS
             raise Denied("missing")
+        if claim.flaw is not None:
+            raise claim.flaw
         key = self.keys.find(claim.access_key)
         if key is None:
             raise Denied("unknown-key")
         now = self.clock()
         self.keys.check_token(key, claim.token)
-        verify.verify(request, claim, key.secret_key, now)
+        process = version2 if claim.version == 2 else verify
+        process.verify(request, claim, key.secret_key, now)
         if key.session is not None and now >= key.session.expiry:
             raise Denied("expired-token")
         return Caller(
             account=key.account,
-            region=claim.region or self._region,
+            region=self.region(request, claim),
             service=claim.service,
             access_key=claim.access_key,
             arn=key.arn,

@@ -1,4 +1,4 @@
-"""Signature Versions 4 and 2 as the server sees them: what was signed is built again and held against the claim.
+"""Signature Version 4 as the server sees it: what was signed is built again and held against the claim.
 
 The body is not read for it where the client states its hash: whoever reads the body holds that against it. Sources:
 "Signature Version 4 signing process", "Authenticating requests (AWS Signature Version 4)" of the S3 API reference.
@@ -12,36 +12,29 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
 from builder.sandbox.access import streaming
 from builder.sandbox.access.claim import ALGORITHM, Claim
+from builder.sandbox.access.times import SKEW, moment, text
 from builder.sandbox.wire import Denied, Request, Signature
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
-_SKEW = 15 * 60  # seconds that a client's clock may be off
 _LONGEST = 7 * 24 * 3600  # seconds that a presigned request may be good for
-_STAMP = "%Y%m%dT%H%M%SZ"
-_HASH = re.compile("[0-9a-f]{64}")
-_HASHES = {"HmacSHA256": "sha256", "HmacSHA1": "sha1"}
+HASH = re.compile("[0-9a-f]{64}")
 
 
 def verify(request: Request, claim: Claim, secret: str, now: float) -> None:
     """Remember the claim's signature when it is right under this secret at `now`. Raises Denied when it is not."""
-    if claim.version == 2:
-        _verify2(request, claim, secret, now)
-        return
     stamp = _check_time(request, claim, now)
     _check_names(request, claim)
     key = signing_key(secret, claim.day, claim.region, claim.service)
-    heads = [_canonical(request, claim, path) for path in _paths(request.raw_path, claim.service)]
+    heads = [_canonical(request, claim, path) for path in paths(request.raw_path, claim.service)]
     for head, payload in ((head, payload) for payload in _payloads(request, claim) for head in heads):
-        text = hashlib.sha256(f"{head}{payload}".encode("latin-1")).hexdigest()
-        text = f"{ALGORITHM}\n{stamp}\n{claim.scope}\n{text}"
-        if hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), claim.signature):
+        digest = hashlib.sha256(f"{head}{payload}".encode("latin-1")).hexdigest()
+        signed = f"{ALGORITHM}\n{stamp}\n{claim.scope}\n{digest}"
+        if hmac.compare_digest(hmac.digest(key, signed.encode(), "sha256").hex(), claim.signature):
             request.signed(Signature(payload=payload, key=key, stamp=stamp, scope=claim.scope, value=claim.signature))
             return
     raise Denied("mismatch")
@@ -58,7 +51,7 @@ def signing_key(secret: str, day: str, region: str, service: str) -> bytes:
 
 def _check_time(request: Request, claim: Claim, now: float) -> str:
     """Return the time of signing as it is written in what was signed. Raises Denied when it is not about now."""
-    stamp, then = _moment(claim.stamp)
+    stamp, then = moment(claim.stamp)
     if claim.day != stamp[:8]:
         raise Denied("malformed", f"Date in Credential scope does not match YYYYMMDD from ISO-8601: {stamp}")
     if claim.expires is None:
@@ -66,38 +59,18 @@ def _check_time(request: Request, claim: Claim, now: float) -> str:
             raise Denied(
                 "malformed", "Authorization header requires the existence of a 'X-Amz-Date' or a 'Date' header."
             )
-        if now > then + _SKEW:
-            raise Denied("skewed", f"Signature expired: {stamp} is now earlier than {_text(now - _SKEW)} "
-                         f"({_text(now)} - 15 min.)")  # fmt: skip
+        if now > then + SKEW:
+            raise Denied("skewed", f"Signature expired: {stamp} is now earlier than {text(now - SKEW)} "
+                         f"({text(now)} - 15 min.)")  # fmt: skip
     else:
         if not claim.expires.isdecimal() or not 0 < int(claim.expires) <= _LONGEST:
             raise Denied("malformed-query", f"X-Amz-Expires must be a number of seconds, at most {_LONGEST}.")
         if now > then + int(claim.expires):
-            raise Denied("expired", f"Signature expired: {stamp} was good for {claim.expires} s, it is {_text(now)}")
-    if then > now + _SKEW:
-        raise Denied("skewed", f"Signature not yet current: {stamp} is still later than {_text(now + _SKEW)} "
-                     f"({_text(now)} + 15 min.)")  # fmt: skip
+            raise Denied("expired", f"Signature expired: {stamp} was good for {claim.expires} s, it is {text(now)}")
+    if then > now + SKEW:
+        raise Denied("skewed", f"Signature not yet current: {stamp} is still later than {text(now + SKEW)} "
+                     f"({text(now)} + 15 min.)")  # fmt: skip
     return stamp
-
-
-@lru_cache(maxsize=64)
-def _moment(stamp: str) -> tuple[str, float]:
-    """Return an X-Amz-Date or a Date header as 20260131T235959Z, and as seconds since the epoch. Raises Denied."""
-    for read in (_iso, parsedate_to_datetime):
-        try:
-            moment = read(stamp)
-        except (ValueError, TypeError):
-            continue
-        return moment.astimezone(UTC).strftime(_STAMP), moment.timestamp()
-    raise Denied("malformed", f"The time of signing, {stamp!r}, is not YYYYMMDD'T'HHMMSS'Z'.")
-
-
-def _iso(stamp: str) -> datetime:
-    return datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
-
-
-def _text(time: float) -> str:
-    return datetime.fromtimestamp(time, UTC).strftime(_STAMP)
 
 
 def _check_names(request: Request, claim: Claim) -> None:
@@ -117,7 +90,7 @@ def _canonical(request: Request, claim: Claim, path: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _paths(raw: str, service: str) -> list[str]:
+def paths(raw: str, service: str) -> list[str]:
     """Return the canonical path: S3 signs a key as it is, every other service a normalized path, encoded twice.
 
     Clients of S3 differ in what they encode, and then sign either the key encoded by the rule or what they send.
@@ -155,7 +128,7 @@ def _payloads(request: Request, claim: Claim) -> Iterator[str]:
     """Yield what may stand for the body in what was signed, the most likely first; the body is read only at the end."""
     stated = request.header("X-Amz-Content-SHA256")
     words = {UNSIGNED, *streaming.ALL} if claim.service == "s3" else {UNSIGNED}
-    if stated and stated not in words and not _HASH.fullmatch(stated):
+    if stated and stated not in words and not HASH.fullmatch(stated):
         raise Denied("odd-payload-hash")  # any other word would leave the body unchecked
     if claim.service == "s3":
         if claim.expires is not None:
@@ -173,34 +146,3 @@ def _payloads(request: Request, claim: Claim) -> Iterator[str]:
         with contextlib.suppress(ValueError):
             yield base64.b64decode(checksum, validate=True).hex()
     yield hashlib.sha256(request.body).hexdigest()
-
-
-# Version 2
-
-
-def _verify2(request: Request, claim: Claim, secret: str, now: float) -> None:
-    form = request.form
-    _check_time2(claim, now)
-    method = _HASHES.get(form.get("SignatureMethod", ""))
-    if method is None:
-        raise Denied("malformed", "SignatureMethod must be HmacSHA256 or HmacSHA1.")
-    pairs = sorted((name.encode(), value.encode()) for name, value in form.items() if name != "Signature")
-    query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
-    host = (request.header("Host") or "").lower()
-    text = f"{request.method}\n{host}\n{request.raw_path}\n{query}"
-    right = base64.b64encode(hmac.digest(secret.encode(), text.encode(), method)).decode()
-    if not hmac.compare_digest(right, claim.signature):
-        raise Denied("mismatch")
-
-
-def _check_time2(claim: Claim, now: float) -> None:
-    try:
-        then = datetime.fromisoformat(claim.expires or claim.stamp)
-    except ValueError:
-        raise Denied("malformed", "The request needs a Timestamp or Expires, in ISO 8601.") from None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    if claim.expires and now > then.timestamp():
-        raise Denied("expired", f"Request has expired. Expires date is: {claim.expires}")
-    if not claim.expires and abs(now - then.timestamp()) > _SKEW:
-        raise Denied("skewed", f"Request has expired. Timestamp date is: {claim.stamp}")

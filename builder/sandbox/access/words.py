@@ -93,6 +93,11 @@ _S3: dict[str, Words] = {
     "expired": ("AccessDenied", "Request has expired", 403),
     "malformed": ("AuthorizationHeaderMalformed", "The authorization header is malformed; {detail}", 400),
     "malformed-query": ("AuthorizationQueryParametersError", "{detail}", 400),
+    "malformed-old": (
+        "InvalidArgument",
+        "AWS authorization header is invalid.  Expected AwsAccessKeyId:signature",
+        400,
+    ),
     "obsolete": (
         "InvalidRequest",
         "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",

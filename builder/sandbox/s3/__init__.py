@@ -84,6 +84,7 @@ class S3:
         directory.mkdir(exist_ok=True)
         self.depot = Depot(cloud, gate, Store(directory / "data", cloud.state))
         self._scratch = directory / "scratch"
+        gate.places[self.service] = self._place
         shutil.rmtree(self._scratch, ignore_errors=True)  # what a crash left of `as_file`
         self._scratch.mkdir()
 
@@ -118,6 +119,18 @@ class S3:
         if action in ("CopyObject", "UploadPartCopy"):
             needs.append(self._source(request, caller))
         return permissions.whole(needs, _extra(action, request))
+
+    def _place(self, request: Request) -> str:
+        """Return the region of a request whose signature names none: its bucket's own, else the endpoint's.
+
+        Without a region in its name that is the first one, which makes buckets in any other.
+        """
+        try:
+            where = address.of(request)
+        except Refusal:  # it is refused when it comes to that
+            return buckets.FIRST_REGION
+        bucket = self.depot.state.all(Bucket).get(where.bucket)
+        return bucket.region if bucket is not None else where.region or buckets.FIRST_REGION
 
     def _source(self, request: Request, caller: Caller) -> Need:
         name, key = copies.source_of(request)

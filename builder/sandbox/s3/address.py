@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from urllib.parse import unquote_to_bytes
 
-from builder.sandbox.protocols import rest_xml
+from builder.sandbox.protocols import hosts, rest_xml
 from builder.sandbox.protocols.rest_xml import S3Refusal
 from builder.sandbox.wire import Refusal, Request
 
 _LONGEST_KEY = 1024  # bytes of UTF-8
-_HOST = re.compile(
-    r"(?:(?P<bucket>[^:]+)\.)?s3(?:[.-](?P<region>[a-z]{2,}(?:-[a-z]+)+-\d))?"
-    r"\.(?:localhost(?:\.localdomain)?|amazonaws\.com)(?::\d+)?"
-)
 # Where the model has two names for one call, the one in use today.
 _OLD = {
     "GetBucketLifecycle", "PutBucketLifecycle", "GetBucketNotification", "PutBucketNotification",
@@ -36,14 +31,13 @@ class Address:
 
 def of(request: Request) -> Address:
     """Return what the request is about: virtual-host style where the Host header says so. Raises Refusal."""
-    host = _HOST.fullmatch((request.header("Host") or "").lower())
+    named, region = hosts.of_s3(request)
     try:
         path = unquote_to_bytes(request.raw_path.removeprefix("/")).decode()
     except UnicodeDecodeError:
         raise S3Refusal("InvalidURI", "Couldn't parse the specified URI.", URI=request.raw_path) from None
-    region = host["region"] if host is not None else None
-    if host is not None and host["bucket"]:
-        return Address(bucket=host["bucket"], key=_checked(path), region=region, virtual=True)
+    if named:
+        return Address(bucket=named, key=_checked(path), region=region, virtual=True)
     bucket, _, key = path.partition("/")
     return Address(bucket=bucket, key=_checked(key), region=region)
 

@@ -18,7 +18,7 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]")
 _FORBIDDEN = re.compile(r"(?:xn--|sthree-|amzn-s3-demo-).*|.*(?:-s3alias|--ol-s3|\.mrap|--x-s3|--table-s3)")
 _PLACE = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d")
 _MOST = 10_000  # buckets of one account; S3's default quota
-_US = "us-east-1"
+FIRST_REGION = "us-east-1"
 
 
 def create_bucket(depot: Depot, call: Call) -> Answer:
@@ -71,11 +71,11 @@ def _region(call: Call) -> str:
         asked = body.get("LocationConstraint")
     if asked == "EU":
         asked = "eu-west-1"
-    if asked == _US or (asked is not None and not _PLACE.fullmatch(asked)):
+    if asked == FIRST_REGION or (asked is not None and not _PLACE.fullmatch(asked)):
         message = "The specified location-constraint is not valid"
         raise S3Refusal("InvalidLocationConstraint", message, LocationConstraint=asked)
-    if call.caller.region == _US:  # the one endpoint that makes buckets anywhere
-        return asked or _US
+    if call.caller.region == FIRST_REGION:  # the one endpoint that makes buckets anywhere
+        return asked or FIRST_REGION
     if asked != call.caller.region:
         message = (
             f"The {asked or 'unspecified'} location constraint is incompatible for the region specific endpoint this "

@@ -84,9 +84,21 @@ def context(request: Request, one: S3Object | None) -> dict[str, str]:
     """Return the condition keys that S3 knows of a request."""
     found = {name: value for name, header in _CONTEXT.items() if (value := request.header(header)) is not None}
     found |= {name: request.query[word] for name, word in _QUERIES.items() if word in request.query}
+    found |= _signing(request)
     if one is not None:
         found |= {f"s3:ExistingObjectTag/{name}": value for name, value in one.traits.tags.items()}
     return found
+
+
+def _signing(request: Request) -> dict[str, str]:
+    """Return how the request is signed, by which policies refuse the older process."""
+    authorization = request.header("Authorization")
+    if authorization is not None:
+        return {"s3:authType": "REST-HEADER", "s3:signatureversion": authorization.partition(" ")[0]}
+    if "Signature=" not in request.raw_query:
+        return {}
+    version = "AWS4-HMAC-SHA256" if "X-Amz-Signature=" in request.raw_query else "AWS"
+    return {"s3:authType": "REST-QUERY-STRING", "s3:signatureversion": version}
 
 
 def policy(bucket: Bucket, one: S3Object | None, caller: Caller, *, level: str = BUCKET) -> str | None:

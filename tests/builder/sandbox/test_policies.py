@@ -321,6 +321,40 @@ def test_tags_and_permissions(sandbox, user, code_of, raw):
 
 @pytest.mark.behaviour(
     IAM,
+    "RunInstances with an instance profile",
+    "a user needs iam:PassRole on the profile's role, for EC2: without it, or for another role or service, nothing is "
+    "launched",
+)
+def test_a_role_is_handed_on_by_permission(sandbox, user, code_of, raw):
+    iam, root = sandbox.client("iam"), sandbox.client("ec2")
+    device = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": raw.snapshot({0: bytes(1 << 19)})}}
+    image = root.register_image(Name="handed", RootDeviceName="/dev/xvda", BlockDeviceMappings=[device])["ImageId"]
+    trust = document({"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"})
+    role = iam.create_role(RoleName="handed", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    profile = iam.create_instance_profile(InstanceProfileName="handed")["InstanceProfile"]["Arn"]
+    iam.add_role_to_instance_profile(InstanceProfileName="handed", RoleName="handed")
+    launch, run = statement(action="ec2:RunInstances"), {"ImageId": image, "MinCount": 1, "MaxCount": 1}
+
+    def service(name):
+        return {"StringEquals": {"iam:PassedToService": name}}
+
+    for more in (
+        [],
+        [statement(action="iam:PassRole", resource=role + "x")],
+        [statement(action="iam:PassRole", resource=role, Condition=service("vmie.amazonaws.com"))],
+    ):
+        ec2 = user(launch, *more)("ec2")
+        for named in ({"Name": "handed"}, {"Arn": profile}):
+            assert code_of(ec2.run_instances, **run, IamInstanceProfile=named) == "UnauthorizedOperation"
+    assert root.describe_instances()["Reservations"] == []
+    ec2 = user(launch, statement(action="iam:PassRole", resource=role, Condition=service("ec2.amazonaws.com")))("ec2")
+    (made,) = ec2.run_instances(**run, IamInstanceProfile={"Name": "handed"})["Instances"]
+    assert made["IamInstanceProfile"]["Arn"] == profile
+    root.terminate_instances(InstanceIds=[made["InstanceId"]])
+
+
+@pytest.mark.behaviour(
+    IAM,
     "groups, managed policies and boundaries",
     "a group's and an attached policy count for its user at once, a new default version too; a boundary takes away "
     "what it does not allow",

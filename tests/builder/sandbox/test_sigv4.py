@@ -23,7 +23,6 @@ from builder.sandbox.wire import Denied, Signature
 SIGNATURES = "Access: signatures"
 MISSING = [
     (SIGNATURES, "Signature Version 4A (AWS4-ECDSA-P256-SHA256)", "refused as malformed: one port is all regions"),
-    (SIGNATURES, "Signature Version 2 of S3", "InvalidRequest, as the regions answer that were opened after 2013"),
 ]
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 DESCRIBE = "Action=DescribeImages&Version=2016-11-15&Owner.1=self"
