@@ -23,10 +23,15 @@ from builder.sandbox.wire import Denied, Request, Signature
 UNSIGNED = "UNSIGNED-PAYLOAD"
 _LONGEST = 7 * 24 * 3600  # seconds that a presigned request may be good for
 HASH = re.compile("[0-9a-f]{64}")
+# What the signature itself has in the query.
+_OWN = {f"x-amz-{word}" for word in ("algorithm", "credential", "date", "expires", "signature", "signedheaders")}
 
 
 def verify(request: Request, claim: Claim, secret: str, now: float) -> None:
-    """Remember the claim's signature when it is right under this secret at `now`. Raises Denied when it is not."""
+    """Remember the claim's signature when it is right under this secret at `now`. Raises Denied when it is not.
+
+    Presigned requests of S3 have their x-amz-… parameters as headers from here on, as S3 takes them.
+    """
     stamp = _check_time(request, claim, now)
     _check_names(request, claim)
     key = signing_key(secret, claim.day, claim.region, claim.service)
@@ -36,8 +41,20 @@ def verify(request: Request, claim: Claim, secret: str, now: float) -> None:
         signed = f"{ALGORITHM}\n{stamp}\n{claim.scope}\n{digest}"
         if hmac.compare_digest(hmac.digest(key, signed.encode(), "sha256").hex(), claim.signature):
             request.signed(Signature(payload=payload, key=key, stamp=stamp, scope=claim.scope, value=claim.signature))
+            if claim.service == "s3" and claim.expires is not None:
+                request.adopt(moved(request))
             return
     raise Denied("mismatch")
+
+
+def moved(request: Request) -> dict[str, str]:
+    """Return the headers x-amz-… that whoever presigned a request of S3 wrote into its URL; a character is a byte."""
+    found = {name.lower(): value for name, value in request.query.items()}
+    return {
+        name: value.encode().decode("latin-1").strip()
+        for name, value in found.items()
+        if name.startswith("x-amz-") and name not in _OWN
+    }
 
 
 @lru_cache(maxsize=512)

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from builder.sandbox.access.claim import Claim
 from builder.sandbox.access.times import SKEW, moment
-from builder.sandbox.access.verify import HASH, paths
+from builder.sandbox.access.verify import HASH, moved, paths
 from builder.sandbox.protocols import hosts
 from builder.sandbox.wire import Denied, Request, Signature
 
@@ -109,10 +109,7 @@ def _check_time(claim: Claim, now: float) -> None:
 
 def _amz(request: Request, *, presigned: bool) -> dict[str, str]:
     """Return the headers x-amz-… as they are signed; those of a presigned request may be in its query as well."""
-    values = {}
-    if presigned:
-        found = {name.lower(): value for name, value in request.query.items()}
-        values = {name: value.encode().decode("latin-1") for name, value in found.items() if name.startswith("x-amz-")}
+    values = moved(request) if presigned else {}
     values |= {name: request.header(name) or "" for name in request.header_names if name.startswith("x-amz-")}
     return {name: value.strip() for name, value in values.items()}
 

@@ -314,6 +314,22 @@ def test_a_presigned_object(sandbox, raw):
     assert code(raw.call("GET", path, b"", unsigned, service=None)) == (403, "AccessDenied")
 
 
+@pytest.mark.behaviour(SIGNATURES, "a presigned request of S3", "x-amz-… parameters of the URL count as headers, as "
+                       "the Go and JavaScript SDKs write them there")  # fmt: skip
+def test_headers_in_a_presigned_url(sandbox, raw):
+    s3 = sandbox.client("s3")
+    s3.create_bucket(Bucket="moved")
+    query = urlencode({"x-amz-meta-one": "a b", "x-amz-tagging": "c=d", "x-amz-checksum-crc32": "AAAAAA=="})
+    signer = botocore.auth.S3SigV4QueryAuth
+    _, path, _, _ = signed(sandbox, "s3", url=f"/moved/k?{query}", method="PUT", signer=signer)
+    assert code(raw.call("PUT", path.replace("c%3Dd", "c%3De"), b"", service=None)) == (403, "SignatureDoesNotMatch")
+    assert code(raw.call("PUT", path, b"bytes", service=None)) == (400, "BadDigest")  # the checksum is of nothing
+    assert "Contents" not in s3.list_objects_v2(Bucket="moved")
+    assert raw.call("PUT", path, b"", service=None)[0] == 200
+    assert s3.head_object(Bucket="moved", Key="k")["Metadata"] == {"one": "a b"}
+    assert s3.get_object_tagging(Bucket="moved", Key="k")["TagSet"] == [{"Key": "c", "Value": "d"}]
+
+
 @pytest.mark.parametrize(
     ("service", "expected"), [("s3", (400, "InvalidArgument")), ("ebs", (403, "InvalidSignatureException"))]
 )
