@@ -188,7 +188,9 @@ def test_refusals(name, site, web, fault, tmp_path):
     with pytest.raises(NetworkError) as caught:
         web().download(url, tmp_path)
     assert type(caught.value) is kind
-    assert caught.value.message == url + message
+    said, _, attempts = caught.value.message.partition("; given up after ")
+    assert said == url + message
+    assert bool(attempts) == kind.retryable
     assert len(site.requests) == requests
 
 
