@@ -73,7 +73,7 @@ FAULTS = (
     Fault(kind="passes", effect="slow", more={"seconds": 0.5}),
     Fault(kind="passes", effect="trickle", more={"rate": 4000}, only=("ec2:*", "ebs:Start*", "ebs:Complete*")),
     Fault(kind="passes", effect="corrupt", only=READS),
-    Fault(kind="passes", effect="lag", more={"seconds": 3, "first": 1000}, only=USES),
+    Fault(kind="passes", effect="lag", more={"seconds": 8, "first": 1000}, only=USES),
     Fault(kind="stays", effect="throttle"),
     Fault(kind="stays", effect="internal-error"),
     Fault(kind="stays", effect="unavailable"),
@@ -163,7 +163,7 @@ class Sweep:
         assert "`emi resume`" in words, words
         if fault.kind == "final" and fault.effect != "corrupt":
             assert hits <= (self.subject.connections if action in IN_PARALLEL else 1), f"retried: {hits} calls"
-        if fault.kind == "stays" and fault.effect != "stuck":
+        if fault.kind == "stays" and fault.effect not in ("stuck", "trickle"):  # one answer may take all the time
             assert "given up after" in words, words
             assert "cloud: attempt " in done.err, f"the waiting was not shown: {done.err}"
         if fault.effect == "stuck":
