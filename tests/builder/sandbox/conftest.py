@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import boto3  # noqa: TID251 - the client that users bring
 import pytest
 from botocore.config import Config  # noqa: TID251 - as above
+from botocore.exceptions import IncompleteReadError  # noqa: TID251 - as above
 from botocore.utils import normalize_url_path  # noqa: TID251 - as above
 
 from builder import pool
@@ -152,6 +153,14 @@ def block(seed):
     return random.Random(seed).randbytes(BLOCK)
 
 
+def refuse_cut(operation_model, response_dict, **_):
+    """Raise botocore's own error for an answer whose body a kill cut off: it takes what is there for the whole."""
+    body, stated = response_dict["body"], response_dict["headers"].get("content-length", "")
+    told = operation_model.http["method"] != "HEAD" and isinstance(body, bytes) and stated.isdecimal()
+    if told and len(body) < int(stated):
+        raise IncompleteReadError(actual_bytes=len(body), expected_bytes=int(stated))
+
+
 class Sandbox:
     """One directory and its server, with clients made on demand."""
 
@@ -175,7 +184,9 @@ class Sandbox:
             "config": Config(parameter_validation=False, retries={"total_max_attempts": 1}),
             "verify": str(self.endpoint.ca_file) if self.endpoint.ca_file else None,
         }
-        return boto3.client(service, **kept | options)
+        client = boto3.client(service, **kept | options)
+        client.meta.events.register("before-parse", refuse_cut)
+        return client
 
     def restart(self):
         self.endpoint = lifecycle.start(self.directory, **self.options)
