@@ -320,7 +320,7 @@ def _end(directory: Path, pid: int) -> None:
         os.close(process)
 
 
-def ask(endpoint: Endpoint, path: str, *, method: str = "GET") -> dict[str, Any]:
+def ask(endpoint: Endpoint, path: str, *, method: str = "GET", body: bytes = b"") -> dict[str, Any]:
     """Return what the running sandbox answers on a page of its own.
 
     Raises HostError when it refuses or fails, OSError and HTTPException when it cannot be reached.
@@ -334,15 +334,16 @@ def ask(endpoint: Endpoint, path: str, *, method: str = "GET") -> dict[str, Any]
         else http.client.HTTPConnection(address, timeout=_PATIENCE)
     )
     try:
-        connection.request(method, path)
+        connection.request(method, path, body)
         response = connection.getresponse()
         text = response.read()
         if response.status >= 400:
+            said = f": {text.decode(errors='replace')}" if text else ""
             raise HostError(
-                f"the sandbox answered {method} {path} with {response.status} {response.reason}",
+                f"the sandbox answered {method} {path} with {response.status} {response.reason}{said}",
                 hint=f"{endpoint.directory / settings.LOG} may say why.",
             )
-        answer: dict[str, Any] = json.loads(text)
+        answer: dict[str, Any] = json.loads(text or b"{}")
         return answer
     finally:
         connection.close()

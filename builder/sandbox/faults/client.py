@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from builder.errors import HostError
 from builder.sandbox.faults.model import Fault
 from builder.sandbox.faults.table import Row
-from builder.sandbox.lifecycle import Endpoint
+from builder.sandbox.lifecycle import Endpoint, ask
 
 PAGE = "/_sandbox/faults"
-_PATIENCE = 10  # seconds for an answer
 
 
 def put(endpoint: Endpoint, faults: Iterable[Fault | Mapping[str, Any]]) -> None:
@@ -34,33 +31,21 @@ def clear(endpoint: Endpoint) -> None:
 
 def rows(endpoint: Endpoint) -> list[Row]:
     """Return the faults in force, with how many calls each was about and how often it acted."""
-    found = json.loads(_ask(endpoint, "GET", PAGE))["faults"]
+    found = _ask(endpoint, "GET", PAGE)["faults"]
     return [Row(fault=Fault.model_validate(row["fault"]), met=row["met"], acted=row["acted"]) for row in found]
 
 
 def actions(endpoint: Endpoint) -> dict[str, list[str]]:
     """Return the calls that the sandbox answers, by service."""
-    found: dict[str, list[str]] = json.loads(_ask(endpoint, "GET", "/_sandbox/actions"))
+    found: dict[str, list[str]] = _ask(endpoint, "GET", "/_sandbox/actions")
     return found
 
 
-def _ask(endpoint: Endpoint, method: str, path: str, body: bytes = b"") -> bytes:
-    address = urlsplit(endpoint.url).netloc
-    connection = (
-        http.client.HTTPSConnection(
-            address, timeout=_PATIENCE, context=ssl.create_default_context(cafile=endpoint.ca_file)
-        )
-        if endpoint.ca_file
-        else http.client.HTTPConnection(address, timeout=_PATIENCE)
-    )
+def _ask(endpoint: Endpoint, method: str, path: str, body: bytes = b"") -> dict[str, Any]:
     try:
-        connection.request(method, path, body)
-        response = connection.getresponse()
-        answer = response.read()
+        return ask(endpoint, path, method=method, body=body)
     except (OSError, http.client.HTTPException) as error:
-        raise HostError(f"the sandbox at {endpoint.url} does not answer: {error}") from error
-    finally:
-        connection.close()
-    if response.status >= 300:
-        raise HostError(f"the sandbox at {endpoint.url} refuses: {response.status} {answer.decode(errors='replace')}")
-    return answer
+        raise HostError(
+            f"the sandbox at {endpoint.url} does not answer: {error}",
+            hint="`emi sandbox status` says whether it runs.",
+        ) from error

@@ -33,7 +33,6 @@ class Met:
     call: str
     account: str = ""
     region: str = ""
-    arn: str = ""
 
 
 @dataclass(kw_only=True)
@@ -67,7 +66,7 @@ class Faults:
         acting = self._here.acting = _Acting(met=met, faults=found)
         self._state.hide(hidden)
         for fault in acting.of(*codes.REFUSALS):
-            raise codes.refusal(fault, service=met.service, call=met.call, arn=met.arn)
+            raise codes.refusal(fault, service=met.service, call=met.call)
         if acting.of("reset"):
             raise Refusal("ConnectionReset", "The connection is reset by a fault.", status=503)  # nobody reads it
 
