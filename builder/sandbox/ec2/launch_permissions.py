@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import replace
 
 from builder.sandbox.cloud import EVERYBODY, Cloud
-from builder.sandbox.ec2 import images, public_access
+from builder.sandbox.ec2 import images, permission_changes, public_access
 from builder.sandbox.ec2.action import Values
 from builder.sandbox.records import Image
 from builder.sandbox.wire import Refusal
@@ -16,9 +14,21 @@ ATTRIBUTE = "launchPermission"
 _MOST_PUBLIC = 5  # public images of an account in a region: EC2's default quota
 
 
+def _wrong(name: str, item: str) -> Refusal:
+    return Refusal("InvalidAMIAttributeItemValue", f'Invalid attribute item value "{name}" for {item} item type.')
+
+
+_FORM = permission_changes.Form(
+    structure="LaunchPermission",
+    groups="UserGroups",
+    wrong_user=lambda name: _wrong(name, "userId"),
+    wrong_group=lambda name: _wrong(name, "group"),
+)
+
+
 def changed(cloud: Cloud, image: Image, values: Values) -> Image:
     """Return the image with the permissions that the call asks for. Raises Refusal. Call it under the state's lock."""
-    added, removed = _changes(values)
+    added, removed = permission_changes.read(values, _FORM)
     kept = [one for one in image.launch_permissions if one not in removed]
     shared = replace(image, launch_permissions=tuple(dict.fromkeys([*kept, *added])))
     if images.is_public(shared) and not images.is_public(image):
@@ -51,49 +61,3 @@ def _check_public(cloud: Cloud, image: Image) -> None:
             "Deregister unused public images, or request an increase in your public AMIs quota."
         )
         raise Refusal("ResourceLimitExceeded", message)
-
-
-def _changes(values: Values) -> tuple[list[str], list[str]]:
-    """Return to whom the call gives permission, and from whom it takes it. Raises Refusal."""
-    structure = values.get("LaunchPermission", {})
-    added, removed = _named(structure.get("Add", ())), _named(structure.get("Remove", ()))
-    flat = [*_users(values.get("UserIds", ())), *_groups(values.get("UserGroups", ()))]
-    if flat:
-        match values.get("OperationType"):
-            case "add":
-                added += flat
-            case "remove":
-                removed += flat
-            case kind:
-                raise Refusal("InvalidParameterValue", f"Value ({kind}) for parameter operationType is invalid.")
-    if not added and not removed:
-        raise Refusal("MissingParameter", "The request must contain the parameter launchPermission")
-    return added, removed
-
-
-def _named(entries: Iterable[Values]) -> list[str]:
-    named = []
-    for entry in entries:
-        if entry.get("OrganizationArn") or entry.get("OrganizationalUnitArn"):
-            raise Refusal("UnsupportedOperation", "The sandbox has no organizations.")
-        named += _users([entry["UserId"]]) if entry.get("UserId") else []
-        named += _groups([entry["Group"]]) if entry.get("Group") else []
-    return named
-
-
-def _users(names: Iterable[str]) -> list[str]:
-    names = list(names)
-    for name in names:
-        if not re.fullmatch(r"\d{12}", name):
-            message = f'Invalid attribute item value "{name}" for userId item type.'
-            raise Refusal("InvalidAMIAttributeItemValue", message)
-    return names
-
-
-def _groups(names: Iterable[str]) -> list[str]:
-    names = list(names)
-    for name in names:
-        if name != EVERYBODY:
-            message = f'Invalid attribute item value "{name}" for group item type.'
-            raise Refusal("InvalidAMIAttributeItemValue", message)
-    return names

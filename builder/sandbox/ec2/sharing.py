@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import replace
 
 from builder.sandbox.cloud import EVERYBODY, Cloud
-from builder.sandbox.ec2 import snapshots
+from builder.sandbox.ec2 import permission_changes, snapshots
 from builder.sandbox.ec2.action import Handler, Values
 from builder.sandbox.ec2.encryption import change, is_default_key
 from builder.sandbox.records import Snapshot
@@ -15,6 +13,12 @@ from builder.sandbox.wire import Caller, Refusal
 
 _MOST_CHANGES = 500  # ModifySnapshotAttribute: "up to 500 modifications … in a single operation"
 _ATTRIBUTE = "createVolumePermission"
+_FORM = permission_changes.Form(
+    structure="CreateVolumePermission",
+    groups="GroupNames",
+    wrong_user=lambda name: Refusal("InvalidUserID.Malformed", f'Invalid user id: "{name}"'),
+    wrong_group=lambda name: Refusal("InvalidParameterValue", f"Value ({name}) for parameter group is invalid."),
+)
 
 
 def _modify(cloud: Cloud, caller: Caller, values: Values) -> Values:
@@ -33,44 +37,13 @@ def _changes(values: Values) -> tuple[list[str], list[str]]:
     """Return to whom the call gives permission, and from whom it takes it. Raises Refusal."""
     if values.get("Attribute", _ATTRIBUTE) != _ATTRIBUTE:
         raise Refusal("InvalidParameterValue", f"Value ({values['Attribute']}) for parameter attribute is invalid.")
-    structure = values.get("CreateVolumePermission", {})
-    added, removed = _named(structure.get("Add", ())), _named(structure.get("Remove", ()))
-    flat = [*_users(values.get("UserIds", ())), *_groups(values.get("GroupNames", ()))]
-    if flat and (kind := values.get("OperationType")) not in ("add", "remove"):
-        raise Refusal("InvalidParameterValue", f"Value ({kind}) for parameter operationType is invalid.")
-    (added if values.get("OperationType") == "add" else removed).extend(flat)
-    if not added and not removed:
-        raise Refusal("MissingParameter", "The request must contain the parameter createVolumePermission")
+    added, removed = permission_changes.read(values, _FORM)
     if added and removed:
         message = "Permissions cannot be added and removed in a single operation."
         raise Refusal("InvalidParameterCombination", message)
     if len(added) + len(removed) > _MOST_CHANGES:
         raise Refusal("InvalidParameterValue", f"At most {_MOST_CHANGES} permissions can be changed at once.")
     return added, removed
-
-
-def _named(entries: Iterable[Values]) -> list[str]:
-    named = []
-    for entry in entries:
-        named += _users([entry["UserId"]]) if entry.get("UserId") else []
-        named += _groups([entry["Group"]]) if entry.get("Group") else []
-    return named
-
-
-def _users(names: Iterable[str]) -> list[str]:
-    names = list(names)
-    for name in names:
-        if not re.fullmatch(r"\d{12}", name):
-            raise Refusal("InvalidUserID.Malformed", f'Invalid user id: "{name}"')
-    return names
-
-
-def _groups(names: Iterable[str]) -> list[str]:
-    names = list(names)
-    for name in names:
-        if name != EVERYBODY:
-            raise Refusal("InvalidParameterValue", f"Value ({name}) for parameter group is invalid.")
-    return names
 
 
 def _check_sharing(cloud: Cloud, snapshot: Snapshot, added: list[str]) -> None:
