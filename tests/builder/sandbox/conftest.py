@@ -153,6 +153,20 @@ def block(seed):
     return random.Random(seed).randbytes(BLOCK)
 
 
+# As the VM Import/Export User Guide has it ("Required service role").
+VMIMPORT_TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "vmie.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+            "Condition": {"StringEquals": {"sts:Externalid": "vmimport"}},
+        }
+    ],
+}
+
+
 def refuse_cut(operation_model, response_dict, **_):
     """Raise botocore's own error for an answer whose body a kill cut off: it takes what is there for the whole."""
     body, stated = response_dict["body"], response_dict["headers"].get("content-length", "")
@@ -274,3 +288,9 @@ def together():
         return list(pool.in_order(lambda call: call(), calls, workers=len(calls)))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def vmimport_trust():
+    """The trust policy of the role that VM Import takes on."""
+    return VMIMPORT_TRUST

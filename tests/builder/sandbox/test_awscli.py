@@ -11,18 +11,6 @@ from builder import proc
 
 AWS = "/usr/bin/aws"  # Debian's, whatever else is installed
 MIB = 1 << 20
-# As the VM Import/Export User Guide has them ("Required service role").
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "vmie.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-            "Condition": {"StringEquals": {"sts:Externalid": "vmimport"}},
-        }
-    ],
-}
 RIGHTS = {
     "Version": "2012-10-17",
     "Statement": [
@@ -114,8 +102,8 @@ def test_upload_and_download(aws, disk, tmp_path):
     "awscli: ec2 import-snapshot, register-image, wait, describe-images, deregister-image",
     "an uploaded disk becomes a snapshot with its bytes, and an image that a query finds until it is gone",
 )
-def test_from_an_upload_to_an_image(aws, sandbox, disk):
-    aws("iam", "create-role", "--role-name", "vmimport", "--assume-role-policy-document", json.dumps(TRUST))
+def test_from_an_upload_to_an_image(aws, sandbox, disk, vmimport_trust):
+    aws("iam", "create-role", "--role-name", "vmimport", "--assume-role-policy-document", json.dumps(vmimport_trust))
     rights = ["--policy-name", "vmimport", "--policy-document", json.dumps(RIGHTS)]
     aws("iam", "put-role-policy", "--role-name", "vmimport", *rights)
     aws("s3", "mb", "s3://imports")

@@ -8,25 +8,14 @@ import time
 import pytest
 
 WHY = "ClientError: Unsupported disk image"
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "vmie.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-            "Condition": {"StringEquals": {"sts:Externalid": "vmimport"}},
-        }
-    ],
-}
 POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
 
 
 @pytest.fixture(scope="module")
-def source(sandbox):
+def source(sandbox, vmimport_trust):
     """The place in S3 of a disk image that VM Import may read."""
     iam, s3 = sandbox.client("iam"), sandbox.client("s3")
-    iam.create_role(RoleName="vmimport", AssumeRolePolicyDocument=json.dumps(TRUST))
+    iam.create_role(RoleName="vmimport", AssumeRolePolicyDocument=json.dumps(vmimport_trust))
     iam.put_role_policy(RoleName="vmimport", PolicyName="read", PolicyDocument=json.dumps(POLICY))
     s3.create_bucket(Bucket="images")
     s3.put_object(Bucket="images", Key="disk.raw", Body=b"\x17" * (1 << 20))
