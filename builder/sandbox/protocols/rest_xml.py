@@ -99,12 +99,6 @@ class Model:
             values[name] = _scalar(shape, text, wire)
         return values
 
-    def has_body(self, action: str) -> bool:
-        """Say whether the call has an XML body."""
-        shape = self._model.operation_model(action).input_shape
-        payload = shape.serialization.get("payload")
-        return payload is not None and shape.members[payload].type_name == "structure"
-
     def body(self, action: str, data: bytes) -> tuple[str, Values]:
         """Return the payload member's name and the values in the XML `data`. Raises Refusal (MalformedXML)."""
         shape = self._model.operation_model(action).input_shape

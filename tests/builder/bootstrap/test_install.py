@@ -75,10 +75,14 @@ def test_remove_is_content_with_nothing(tmp_path):
 
 @pytest.fixture
 def install_with(tmp_path, system, monkeypatch):
-    """Install with a shell script in mmdebstrap's place, which writes its tar to standard output."""
+    """Install where the first mmdebstrap on PATH is a shell script, which writes its tar to standard output."""
 
     def install_with(script):
-        monkeypatch.setattr(install, "_command", lambda *_: ["sh", "-c", script])
+        program = tmp_path / "bin" / "mmdebstrap"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
         scratch = tmp_path / "scratch"
         scratch.mkdir()
         return install.install(system, install.Supply(), scratch=scratch, progress=SILENT)
