@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from builder.sandbox import lifecycle
 
@@ -24,6 +25,37 @@ MIB = 1 << 20
 
 # A shell starts what runs in its background with SIGINT ignored, which processes inherit and emi then rightly obeys.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Where the demo is used: one of the processes that share the tests runs all of these, so that it is built once.
+DEMO = {
+    "tests/boot/test_boot.py",
+    "tests/builder/bootstrap/test_build.py",
+    "tests/crash/test_sweep.py",
+    "tests/faults/test_sweep.py",
+    "tests/pipelines/test_end_to_end.py",
+}
+
+
+class ByFile(LoadScopeScheduling):
+    """Hands out tests by file, as fixtures cost most; the demo's files go together, and first: they take longest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "demo" if file in DEMO else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Have pytest-xdist share the tests out by file."""
+    config.option.loadscopereorder = False  # it would put the files with the most tests first
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a file that uses the demo and is not in `DEMO`: it would be built a second time."""
+    users = {item.nodeid.partition("::")[0] for item in items if "demo" in getattr(item, "fixturenames", ())}
+    if unlisted := users - DEMO:
+        raise pytest.UsageError(f"{', '.join(unlisted)}: uses the demo, so it belongs in DEMO in tests/conftest.py")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import time
 
 import pytest
 from botocore import exceptions  # noqa: TID251 - the client that users bring
-from botocore.parsers import ResponseParserError  # noqa: TID251 - as above
 
 from builder import pool
 from builder.digest import BLOCK
@@ -18,8 +17,7 @@ from builder.digest import BLOCK
 ROOT, DATA = "/dev/xvda", "/dev/sdf"
 WAIT = {"Delay": 0.05, "MaxAttempts": 400}
 KILLS = 4
-# The last one: cut off between the headers and the body.
-LOST = (exceptions.ConnectionError, exceptions.HTTPClientError, ResponseParserError)
+LOST = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError)
 
 
 class Work:
