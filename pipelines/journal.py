@@ -10,7 +10,9 @@ docs/design/journal.md has one sentence for each crash window between them.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -136,7 +138,7 @@ class Journal:
         address = sql.URL.create("sqlite", database=str(path))  # built, not parsed: a path may hold `?`
         self._engine = sql.create_engine(address, connect_args={"timeout": 60})
         sql.event.listen(self._engine, "connect", _make_durable)
-        with self._durably() as connection:
+        with _alone(path), self._durably() as connection:
             self._require_known(connection)
             _tables.create_all(connection)
 
@@ -318,6 +320,24 @@ def _kept_keys() -> sql.Select[Any]:
     newest = sql.select(sql.func.max(_runs.c.started)).group_by(_runs.c.recipe, _runs.c.target)
     wanted = sql.select(_runs.c.run).where((_runs.c.started.in_(newest)) | (_runs.c.status == "running"))
     return sql.select(_uses.c.key).where(_uses.c.run.in_(wanted))
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other openers of the journal out for the block: two that make its tables at once get in each other's way.
+
+    The lock is on the directory, so that nothing has to be made for it; it dies with its holder.
+    """
+    try:
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield  # SQLite says better what is wrong with the place
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _make_durable(connection: Any, _record: Any) -> None:

@@ -77,6 +77,29 @@ for number in range(100000):
 """
 
 
+OPENER = """
+import sys
+from pathlib import Path
+from pipelines.journal import Intent, Journal
+print("ready", flush=True)
+sys.stdin.readline()
+for name in sys.argv[1:]:
+    Journal(Path(name)).write("k", 0, Intent(at=0), run="r")
+"""
+
+
+def test_several_processes_may_be_the_first(tmp_path: Path) -> None:
+    names = [tmp_path / f"{number}.sqlite" for number in range(10)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    openers = [subprocess.Popen([sys.executable, "-c", OPENER, *names], **pipes) for _ in range(4)]
+    for opener in openers:
+        opener.stdout.readline()
+    for opener in openers:  # all are waiting: now
+        opener.stdin.write("\n")
+        opener.stdin.flush()
+    assert [opener.communicate()[1] for opener in openers] == [""] * 4
+
+
 def test_a_torn_log_costs_no_acknowledged_word(tmp_path: Path, journal: Journal) -> None:
     journal.write("k", 0, Intent(at=1), run="r")
     journal.close()
