@@ -53,14 +53,14 @@ class Took:
 
 
 def label(facts: GuestFacts):
-    return Label().edits(LabelOptions(label=LABEL), facts)
+    return Label().edits(LabelOptions(label=LABEL), facts, {})
 
 
 def fstab(facts: GuestFacts):
-    return Fstab().edits(FstabOptions(), facts)
+    return Fstab().edits(FstabOptions(), facts, {})
 
 
-PLANS = [Plan(decide=label, reads=Label.reads), Plan(decide=fstab, reads=Fstab.reads)]
+PLANS = [Plan(decide=label), Plan(decide=fstab)]
 
 
 def paced_copy(source: Path, target: Path, rate: int) -> None:
@@ -131,10 +131,10 @@ def result_of(base: Path, overlay: Path) -> tuple[str, str, str]:
     """Return the root's device, its label and what the fstab's root entry names."""
     with Session() as session:
         session.attach(Layer(path=overlay, format="qcow2", beneath=Layer(path=base, format="raw")))
-        facts = Guest(session).facts(["/etc/fstab"])
+        facts = Guest(session)
         root = facts.filesystem(facts.root)
         assert root is not None
-        lines = [line.split() for line in facts.files["/etc/fstab"].decode().splitlines() if line.split()[1:2] == ["/"]]
+        lines = [line.split() for line in facts.text("/etc/fstab").splitlines() if line.split()[1:2] == ["/"]]
         return root.device, root.label, lines[0][0]
 
 

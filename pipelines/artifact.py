@@ -43,10 +43,13 @@ class ImageFile(_Artifact):
     backing: ImageFile | None = Field(
         default=None, description="what an overlay's missing clusters are read from; only overlays made by us have one"
     )
+    kernel: File | None = Field(default=None, description="the kernel that a `kernel` step copied out of it")
+    ramdisk: File | None = Field(default=None, description="the initramfs that belongs to that kernel")
 
     def digests(self) -> tuple[str, ...]:
-        """Return its digest and those of its backing chain."""
-        return (self.digest, *(self.backing.digests() if self.backing else ()))
+        """Return its digest, those of its backing chain, and those of the files copied out of it."""
+        beside = (part for part in (self.backing, self.kernel, self.ramdisk) if part)
+        return (self.digest, *(digest for part in beside for digest in part.digests()))
 
 
 class Snapshot(_Artifact):

@@ -14,6 +14,7 @@ from builder.cloud.claims import Claim
 from builder.errors import CloudFailed, CloudNotFound, EmiError, InternalError
 from builder.guest.edit import Outcome, edit_image
 from builder.guest.edit import Plan as GuestPlan
+from builder.guest.guest import Exchange
 from builder.guest.overlay import Layer
 from builder.guest.session import Session
 from builder.progress import Progress
@@ -33,8 +34,8 @@ class Ahead:
     Raises HostError as it is made when libguestfs' binding is missing: before anything is spent.
     """
 
-    def __init__(self, *, wanted: bool, cache: Path) -> None:
-        self._session = Session(cache=cache) if wanted else None
+    def __init__(self, node: Node | None, *, cache: Path) -> None:
+        self._session = Session(cache=cache, network=any(map(_network, node.items))) if node else None
 
     def take(self) -> Session | None:
         """Return the session, once: an appliance serves one image."""
@@ -182,19 +183,28 @@ class Realiser:
         store = self.surveyor.store
         assert isinstance(inputs.source, File | ImageFile)
         base = store.image(inputs.source)
-        target = scratch / "overlay.qcow2"
+        target, exports = scratch / "overlay.qcow2", scratch / "exports"
+        exports.mkdir()
         outcomes = edit_image(
             _layer(base, store),
             target,
-            [_edits_of(item) for item in node.items],
+            [self._plan_of(item) for item in node.items],
             backing_name=store.backing_name(base.digest),
+            exchange=Exchange(sources=self.outside.recipe_directory, exports=exports),
             progress=progress,
             session=self.ahead.take(),
         )
         _tell(node, outcomes, progress)
-        if not target.exists():
-            return base
-        return store.seal_image(target, format="qcow2", virtual_size=base.virtual_size, backing=base)
+        image = base
+        if target.exists():
+            image = store.seal_image(target, format="qcow2", virtual_size=base.virtual_size, backing=base)
+        beside = {path.name: store.seal_file(path, name=path.name) for path in sorted(exports.iterdir())}
+        return image.model_copy(update={"kernel": base.kernel, "ramdisk": base.ramdisk, **beside})
+
+    def _plan_of(self, item: StepItem) -> GuestPlan:
+        step, pins = item.step, self.pins.get(item.id) or {}
+        assert isinstance(step, GuestStep)
+        return GuestPlan(decide=lambda facts: step.edits(item.options, facts, pins), network=_network(item))
 
     def _work(self, node: Node, scratch: Path, progress: Progress) -> Work:
         return Work(
@@ -223,15 +233,15 @@ def _discard(step: CloudStep[Any], effect: str, cloud: Cloud, error: CloudFailed
         ) from error
 
 
-def _edits_of(item: StepItem) -> GuestPlan:
-    step = item.step
-    assert isinstance(step, GuestStep)
-    return GuestPlan(decide=lambda facts: step.edits(item.options, facts), reads=step.reads)
+def _network(item: StepItem) -> bool:
+    return isinstance(item.step, GuestStep) and item.step.network(item.options)
 
 
 def _tell(node: Node, outcomes: list[Outcome], progress: Progress) -> None:
     for item, outcome in zip(node.items, outcomes, strict=True):
         progress.note(f"{item.id}: {outcome}" if len(node.items) > 1 else str(outcome))
+        for line in outcome.output.splitlines():
+            progress.note(f"  {line}")
 
 
 def _empty(scratch: Path) -> None:

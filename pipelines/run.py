@@ -223,7 +223,7 @@ class Runner:
         prospects = surveyor.survey(pins)
         self._preflight(prospects)
         results: dict[str, AnyArtifact] = {}
-        with Ahead(wanted=_needs_appliance(prospects), cache=self.home.cache) as ahead:
+        with Ahead(_first_guest_node(prospects), cache=self.home.cache) as ahead:
             realiser = Realiser(
                 surveyor=surveyor,
                 home=self.home,
@@ -368,10 +368,9 @@ def _may_be(prospect: Prospect, finished: Collection[str]) -> Callable[[str], bo
     return lambda token: token == mine
 
 
-def _needs_appliance(prospects: Sequence[Prospect]) -> bool:
-    return any(
-        prospect.verdict != "done" and isinstance(prospect.node.items[0].step, GuestStep) for prospect in prospects
-    )
+def _first_guest_node(prospects: Sequence[Prospect]) -> Node | None:
+    waiting = (prospect.node for prospect in prospects if prospect.verdict != "done")
+    return next((node for node in waiting if isinstance(node.items[0].step, GuestStep)), None)
 
 
 def _new_run_id(recipe: str) -> str:

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict
 
 from builder.cloud.api import Call, Cloud
 from builder.cloud.claims import Claim
-from builder.guest.facts import Edit, GuestFacts, Unchanged
+from builder.guest.edits import Edit, Unchanged
+from builder.guest.facts import GuestFacts
 from builder.image.stream import ImageReader
 from builder.progress import Progress
 from pipelines.artifact import File, ImageFile, ImageFormat, MachineImage, Snapshot
@@ -151,11 +152,17 @@ class GuestStep(Step[Opts]):
 
     accepts = (ImageFile, File)
     returns = ImageFile
-    reads: ClassVar[tuple[str, ...]] = ("/etc/fstab",)  # files of the root filesystem that `edits` finds in the facts
+
+    def network(self, options: Opts) -> bool:
+        """Say whether its commands may need the network; the appliance of its group has none otherwise."""
+        return False
 
     @abstractmethod
-    def edits(self, options: Opts, facts: GuestFacts) -> Sequence[Edit] | Unchanged:
-        """Return the edits to make, or Unchanged with the reason. Pure: touches nothing."""
+    def edits(self, options: Opts, facts: GuestFacts, pins: Mapping[str, Any]) -> Sequence[Edit] | Unchanged:
+        """Return the edits to make, or Unchanged with the reason. Asks the facts, touches nothing.
+
+        Idempotent: on a guest that has its edits already it returns Unchanged.
+        """
 
 
 class CloudStep(Step[Opts]):

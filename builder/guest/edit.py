@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.guest import overlay
-from builder.guest.facts import Edit, GuestFacts, SetLabel, Unchanged, WriteFile
-from builder.guest.guest import Guest
+from builder.guest.edits import Command, CopyOut, Edit, Unchanged
+from builder.guest.facts import GuestFacts
+from builder.guest.guest import NO_EXCHANGE, Exchange, Guest
 from builder.guest.overlay import Layer
 from builder.guest.session import Session
 from builder.progress import SILENT, Progress
@@ -22,10 +23,10 @@ Decide = Callable[[GuestFacts], Sequence[Edit] | Unchanged]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One guest step: what it decides by, and the files it wants to see."""
+    """One guest step: how it decides, and whether commands it may decide on need the network."""
 
     decide: Decide
-    reads: tuple[str, ...] = ("/etc/fstab",)
+    network: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,10 @@ class Outcome:
 
     edits: tuple[Edit, ...] = ()
     why: str = ""
+    output: str = ""  # of its commands, where it is to be shown
 
     def __str__(self) -> str:
-        return "; ".join(map(_described, self.edits)) if self.edits else f"unchanged: {self.why}"
+        return "; ".join(map(str, self.edits)) if self.edits else f"unchanged: {self.why}"
 
 
 def edit_image(
@@ -45,25 +47,27 @@ def edit_image(
     plans: Sequence[Plan],
     *,
     backing_name: str,
+    exchange: Exchange = NO_EXCHANGE,
     progress: Progress = SILENT,
     session: Session | None = None,
 ) -> list[Outcome]:
     """Run guest steps on the image `base` and return an outcome for each; `target` becomes a qcow2 over it.
 
     `backing_name` goes into its header (see `overlay.create`). When no step changed anything, there is no `target`
-    and the caller hands on `base`. A `session` that was launched ahead is used, and ended in any case: its appliance
-    has seen an untrusted image. Raises GuestError, FormatRefused, DiskFull, HostError; then `target` is gone too.
+    and the caller hands on `base`. `exchange` says where files to copy in are, and where those copied out go. A
+    `session` that was launched ahead is used, and ended in any case: its appliance has seen an untrusted image; one
+    without the network that the plans need is replaced. Raises GuestError, FormatRefused, InputError, DiskFull,
+    HostError; then `target` is gone too.
     """
-    with session or Session() as appliance:
+    with _session(plans, session) as appliance:
         try:
             layer = overlay.create(base, target, backing_name=backing_name)
             progress.note("waiting for the appliance")
             progress.note(f"appliance launched in {appliance.launched():.1f} s")
             appliance.attach(layer)
-            guest = Guest(appliance)
-            outcomes = [_run(guest, plan) for plan in plans]
-            changed = any(outcome.edits for outcome in outcomes)
-            if changed:
+            guest = Guest(appliance, exchange)
+            outcomes = [_run(guest, plan, progress) for plan in plans]
+            if any(_changes(outcome) for outcome in outcomes):
                 guest.trim()
                 appliance.detach()
             else:
@@ -74,18 +78,27 @@ def edit_image(
     return outcomes
 
 
-def _run(guest: Guest, plan: Plan) -> Outcome:
-    decided = plan.decide(guest.facts(plan.reads))
+def _session(plans: Sequence[Plan], session: Session | None) -> Session:
+    network = any(plan.network for plan in plans)
+    if session is not None and session.network != network:
+        session.close()
+        session = None
+    return session or Session(network=network)
+
+
+def _run(guest: Guest, plan: Plan, progress: Progress) -> Outcome:
+    decided = plan.decide(guest)
     if isinstance(decided, Unchanged):
         return Outcome(why=decided.why)
+    shown = []
     for edit in decided:
-        guest.apply(edit)
-    return Outcome(edits=tuple(decided), why="" if decided else "nothing to do")
+        if isinstance(edit, Command):
+            progress.note(f"{edit.why} (at most {edit.limit:g} s)")
+        output = guest.apply(edit)
+        if output and isinstance(edit, Command) and edit.shown:
+            shown.append(output)
+    return Outcome(edits=tuple(decided), why="" if decided else "nothing to do", output="\n".join(shown))
 
 
-def _described(edit: Edit) -> str:
-    match edit:
-        case WriteFile():
-            return edit.why or f"wrote {edit.path}"
-        case SetLabel():
-            return edit.why or f"labelled {edit.device} {edit.label}"
+def _changes(outcome: Outcome) -> bool:
+    return any(not isinstance(edit, CopyOut) for edit in outcome.edits)

@@ -1,10 +1,13 @@
-"""What a guest looks like, and the changes to it: plain values, no appliance."""
+"""What a guest looks like, to be asked for piece by piece: a step decides on it and touches nothing."""
 
 from __future__ import annotations
 
 import re
+import stat
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import translate
 
 _PARTITION = re.compile(r"/dev/sd[a-z]+(\d+)")
 
@@ -28,12 +31,78 @@ class Filesystem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuestFacts:
-    """What the edits of guest steps are decided on; read again before each step of a session."""
+class Stat:
+    """One name in the guest, itself and not what a symbolic link leads to; `mode` as in stat(2), `size` in bytes."""
 
-    root: str  # device of the root filesystem
-    filesystems: Sequence[Filesystem]
-    files: Mapping[str, bytes] = field(default_factory=dict)  # of the few files steps ask for; absent ones are left out
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+
+    @property
+    def is_file(self) -> bool:
+        """Say whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        """Say whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_link(self) -> bool:
+        """Say whether it is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def permissions(self) -> int:
+        """The mode without the type: 0o644."""
+        return stat.S_IMODE(self.mode)
+
+
+class GuestFacts(ABC):
+    """A guest as it is now. Paths are the guest's own, absolute, /boot and other filesystems of its fstab included.
+
+    Each answer is what the edits before left, and costs milliseconds once: only what a step asks for is read. All of it
+    is untrusted; a name that is not UTF-8 comes with surrogate escapes, as os.fsdecode gives it.
+    """
+
+    @property
+    @abstractmethod
+    def root(self) -> str:
+        """The device of the root filesystem, as the appliance names it."""
+
+    @property
+    @abstractmethod
+    def filesystems(self) -> Sequence[Filesystem]:
+        """Every filesystem of the disk, swap included."""
+
+    @abstractmethod
+    def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:
+        """Return the bytes of a regular file, links followed within the guest, or None when there is none.
+
+        Raises GuestError when it has more than `limit` bytes.
+        """
+
+    @abstractmethod
+    def names(self, pattern: str) -> tuple[str, ...]:
+        """Return the paths that match a glob (`*`, `?` and `[…]` within one level, as glob(7)), sorted."""
+
+    @abstractmethod
+    def stat(self, path: str) -> Stat | None:
+        """Return what is at `path`, a link itself, or None."""
+
+    @abstractmethod
+    def link(self, path: str) -> str | None:
+        """Return where the symbolic link at `path` points, as it is written, or None when it is none."""
+
+    def exists(self, path: str) -> bool:
+        """Say whether the name is there, be it a dangling link."""
+        return self.stat(path) is not None
+
+    def text(self, path: str) -> str:
+        """Return a file as text, bytes that are not UTF-8 as surrogate escapes; empty when there is none."""
+        return (self.read(path) or b"").decode("utf-8", "surrogateescape")
 
     def filesystem(self, device: str) -> Filesystem | None:
         """Return the filesystem on `device`."""
@@ -45,28 +114,54 @@ class GuestFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriteFile:
-    """Replace the file at `path` (in the root filesystem) by `data`, keeping its owner and mode."""
+class KnownFacts(GuestFacts):
+    """Facts as plain values, without an appliance: bytes are a file, text is the target of a symbolic link.
 
-    path: str
-    data: bytes
-    why: str = ""  # what a person is told about it
+    A directory is there when something lies in it, or when it is named with a final slash.
+    """
 
+    root: str = "/dev/sda1"
+    filesystems: Sequence[Filesystem] = (Filesystem(device="/dev/sda1", type="ext4"),)
+    files: Mapping[str, bytes | str] = field(default_factory=dict)
+    stats: Mapping[str, Stat] = field(default_factory=dict)  # where mode or owner matter
 
-@dataclass(frozen=True, kw_only=True)
-class SetLabel:
-    """Set the label of the filesystem on `device`."""
+    def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:  # noqa: ARG002 - these are in memory already
+        """Return the bytes of a file; a link to an absolute path or a neighbour is followed."""
+        for _ in range(8):
+            match self.files.get(path):
+                case str(target):
+                    path = target if target.startswith("/") else f"{path.rpartition('/')[0]}/{target}"
+                case found:
+                    return found
+        return None
 
-    device: str
-    label: str
-    why: str = ""  # what a person is told about it
+    def names(self, pattern: str) -> tuple[str, ...]:
+        """Return the paths that match a glob."""
+        level = re.compile("/".join(translate(part)[4:-3] for part in pattern.split("/")))
+        return tuple(
+            sorted(path for path in self._all() if level.fullmatch(path) and path.count("/") == pattern.count("/"))
+        )
 
+    def stat(self, path: str) -> Stat | None:
+        """Return what is at `path`; mode 0644 for files, 0755 for directories, unless `stats` says otherwise."""
+        if path in self.stats:
+            return self.stats[path]
+        match self.files.get(path):
+            case str():
+                return Stat(mode=stat.S_IFLNK | 0o777)
+            case bytes(data):
+                return Stat(mode=stat.S_IFREG | 0o644, size=len(data))
+            case None:
+                return Stat(mode=stat.S_IFDIR | 0o755) if path in self._all() else None
 
-Edit = WriteFile | SetLabel
+    def link(self, path: str) -> str | None:
+        """Return the link's target."""
+        found = self.files.get(path)
+        return found if isinstance(found, str) else None
 
-
-@dataclass(frozen=True, kw_only=True)
-class Unchanged:
-    """Nothing to do, and why."""
-
-    why: str
+    def _all(self) -> set[str]:
+        paths = {path.rstrip("/") for path in (*self.files, *self.stats)}
+        parents = {
+            "/".join(parts[:end]) for path in paths for parts in [path.split("/")] for end in range(2, len(parts))
+        }
+        return paths | parents | {"/"}

@@ -6,6 +6,7 @@ at a line's start for comments. Lines that are not entries pass through, whateve
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -114,6 +115,35 @@ def rewrite(data: bytes, filesystems: Sequence[Filesystem], *, root: str, by: Na
     return Rewritten(data=render(lines), changes=changes, kept=kept)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A filesystem of this disk, where it is mounted, and the options that decide what of it: a btrfs' subvolume."""
+
+    device: str
+    mount_point: str
+    options: tuple[str, ...] = ()
+
+
+def mounts(data: bytes, filesystems: Sequence[Filesystem], *, root: str) -> list[Mount]:
+    """Return where the guest mounts the filesystems of its own disk, but for the root: outermost first, each once.
+
+    Entries that name nothing on this disk are left out: they are not here to be mounted.
+    """
+    disk = _Disk(filesystems, root=root, by="label")
+    found: dict[str, Mount] = {}
+    for line in parse(data):
+        point = posixpath.normpath(line.entry.mount_point) if line.entry else "/"
+        if line.entry is None or not re.fullmatch(r"/[^/].*", point, re.DOTALL):
+            continue
+        match _volume(line.entry, filesystems) or disk.find(line.entry):
+            case Filesystem(type=kind, device=device) if kind not in ("swap", "LVM2_member"):
+                chosen = tuple(option for option in line.entry.options if option.startswith(("subvol=", "subvolid=")))
+                found.setdefault(point, Mount(device=device, mount_point=point, options=chosen))
+            case _:
+                continue
+    return sorted(found.values(), key=lambda mount: mount.mount_point.count("/"))
+
+
 def escape(field: str) -> str:
     """Return a field as fstab holds it."""
     return re.sub(r"[ \t\n\\]", lambda found: f"\\{ord(found[0]):03o}", field)
@@ -136,14 +166,17 @@ class _Disk:
 
     def rename(self, entry: Entry) -> Change | Kept | None:
         """Return how the entry changes, why it stays, or None when it names no disk or is right already."""
-        found = self._root if entry.mount_point == "/" and _names_disk(entry) else self._resolve(entry)
-        match found:
+        match self.find(entry):
             case None:
                 return None
             case str(why):
                 return Kept(mount_point=entry.mount_point, spec=entry.spec, why=why)
-            case Filesystem():
+            case Filesystem() as found:
                 return self._named(entry, found)
+
+    def find(self, entry: Entry) -> Filesystem | str | None:
+        """Return the filesystem that the entry means, or why there is none; None when it names no disk."""
+        return self._root if entry.mount_point == "/" and _names_disk(entry) else self._resolve(entry)
 
     def _named(self, entry: Entry, found: Filesystem) -> Change | Kept | None:
         value = self._value(found)
@@ -213,6 +246,16 @@ def _tag(spec: str) -> tuple[str, str] | None:
         # udev writes what is not plain in these names as \x20.
         name = re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), found[2])
         return found[1].upper(), name
+    return None
+
+
+def _volume(entry: Entry, filesystems: Sequence[Filesystem]) -> Filesystem | None:
+    """Return the logical volume that the entry names as /dev/GROUP/VOLUME or by device-mapper's name for it."""
+    for found in filesystems:
+        group, _, volume = found.device.removeprefix("/dev/").partition("/")
+        mapper = f"/dev/mapper/{group.replace('-', '--')}-{volume.replace('-', '--')}"
+        if _is_volume(found) and entry.spec in (found.device, mapper):
+            return found
     return None
 
 

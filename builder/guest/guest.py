@@ -1,193 +1,265 @@
-"""The image in the appliance: its filesystems, its root, what its files say, and the edits made to it.
+"""A guest in the appliance: what steps ask of it, answered once and kept until an edit; and the edits made to it.
 
-Only calls that cost milliseconds, or 0.2 s where a process must run in the appliance: no `inspect_os` (8.5 s), no
-`read_file`, `cat` or `download` of small files (0.12 s each; `pread` 0.5 ms), no `list_filesystems` (4 s).
-Everything the guest holds is untrusted: its names and symbolic links are followed inside the appliance only, its
-file contents are bytes.
+No `read_file`, `cat` or `download` of small files (0.12 s each; `pread` 0.5 ms).
 """
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
-import re
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatchmethod
+from pathlib import Path
 
-from builder.errors import GuestError
-from builder.guest import labels
-from builder.guest.facts import Edit, Filesystem, GuestFacts, SetLabel, WriteFile
-from builder.guest.session import DEVICE, Session
+from builder.errors import GuestError, InputError
+from builder.guest import commands, labels
+from builder.guest.disk import Disk
+from builder.guest.edits import (
+    Command,
+    CopyIn,
+    CopyOut,
+    Edit,
+    MakeDirectory,
+    MakeLink,
+    Remove,
+    SetAttributes,
+    SetLabel,
+    SetUuid,
+    WriteFile,
+)
+from builder.guest.facts import Filesystem, GuestFacts, Stat
+from builder.guest.session import Session
 
-_ROOT_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "reiserfs"})
-_ROOT_SIGNS = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab")
-_LVM_MEMBER = "LVM2_member"
 _CHUNK = 1 << 20  # bytes; a libguestfs message holds at most 4 MiB
-_FILE_LIMIT = 16 << 20  # bytes of a file that a step wants to look at
+_COPY_LIMIT = 1 << 30  # bytes of a kernel or initramfs
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Root:
-    device: str
-    options: tuple[str, ...] = ()  # for mount: the subvolume of a btrfs
+class Exchange:
+    """The host's directories that files are copied in from, and out to."""
+
+    sources: Path | None = None
+    exports: Path | None = None
 
 
-class Guest:
-    """An image attached to a session, looked at once; what edits change is looked at again, and nothing else."""
+NO_EXCHANGE = Exchange()
 
-    def __init__(self, session: Session) -> None:
+
+class Guest(GuestFacts):
+    """The guest of the image attached to a session. Answers are kept; an edit forgets what it may have changed."""
+
+    def __init__(self, session: Session, exchange: Exchange = NO_EXCHANGE) -> None:
         """Find the filesystems and the root. Raises GuestError: none, or more than one."""
-        self._session = session
         self._call = session.call
-        self._mounted: Literal["", "ro", "rw"] = ""
+        self._session = session
+        self._exchange = exchange
         self._files: dict[str, bytes | None] = {}
-        self._filesystems = {found.device: found for found in self._find_filesystems()}
-        self._root = self._find_root()
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._stats: dict[str, Stat | None] = {}
+        self.disk = Disk(session)
 
-    def facts(self, reads: Iterable[str]) -> GuestFacts:
-        """Return what the guest is like now, with the contents of those files of `reads` that it has."""
-        for path in reads:
-            if path not in self._files:
-                self._mount("ro")
-                self._files[path] = self._read(path)
-        files = {path: data for path, data in self._files.items() if data is not None}
-        return GuestFacts(root=self._root.device, filesystems=tuple(self._filesystems.values()), files=files)
+    @property
+    def root(self) -> str:
+        """The device of the root filesystem."""
+        return self.disk.root.device
 
-    def apply(self, edit: Edit) -> None:
-        """Make one edit. Raises GuestError when the guest cannot take it."""
-        match edit:
-            case WriteFile():
-                self._write(edit)
-            case SetLabel():
-                self._set_label(edit)
+    @property
+    def filesystems(self) -> Sequence[Filesystem]:
+        """Every filesystem of the disk."""
+        return tuple(self.disk.filesystems.values())
+
+    def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:
+        """Return the bytes of a regular file, or None. Raises GuestError when it is larger than `limit`."""
+        if path not in self._files:
+            self.disk.mount("ro", path)
+            present = self._call("is_file", path, followsymlinks=True)
+            self._files[path] = self.disk.pread_all(path, limit=limit) if present else None
+        return self._files[path]
+
+    def names(self, pattern: str) -> tuple[str, ...]:
+        """Return the paths that match a glob, sorted."""
+        if pattern not in self._names:
+            self.disk.mount("ro", pattern)
+            found = self._call("glob_expand", pattern, directoryslash=False)
+            self._names[pattern] = tuple(sorted(found))
+        return self._names[pattern]
+
+    def stat(self, path: str) -> Stat | None:
+        """Return what is at `path`, a link itself, or None."""
+        if path not in self._stats:
+            self.disk.mount("ro", path)
+            self._stats[path] = self._stat(path)
+        return self._stats[path]
+
+    def link(self, path: str) -> str | None:
+        """Return where the symbolic link at `path` points, or None when it is none."""
+        found = self.stat(path)
+        return str(self._call("readlink", path)) if found and found.is_link else None
+
+    def _stat(self, path: str) -> Stat | None:
+        # The list form answers for absent names too, with st_ino -1, where lstatns fails for any reason at all.
+        (found,) = self._call("lstatnslist", posixpath.dirname(path) or "/", [posixpath.basename(path) or "."])
+        if found["st_ino"] == -1:
+            return None
+        return Stat(mode=found["st_mode"], uid=found["st_uid"], gid=found["st_gid"], size=found["st_size"])
+
+    def apply(self, edit: Edit) -> str:
+        """Make one edit; return what a command printed. Raises GuestError when the guest cannot take it."""
+        output = self._do(edit)
+        if not isinstance(edit, CopyOut):
+            self._forget(edit)
+        return output
+
+    def _forget(self, edit: Edit) -> None:
+        # Which names lead to what was changed, through links and mounts, is the guest's affair.
+        self._files.clear()
+        self._names.clear()
+        self._stats.clear()
+        if isinstance(edit, WriteFile | Command):
+            self.disk.forget_mounts()
+
+    @singledispatchmethod
+    def _do(self, edit: Edit) -> str:
+        raise TypeError(f"{edit!r} is no edit")
 
     def trim(self) -> None:
-        """Give back the blocks that the root filesystem does not use, so that nobody stores or sends them."""
-        self._mount("rw")
-        # A filesystem that cannot trim is none the worse; a dead appliance says so again at the next call.
-        with suppress(GuestError):
-            self._call("fstrim", "/")
+        """Give back the blocks that the mounted filesystems do not use, so that nobody stores or sends them."""
+        self.disk.trim()
 
-    def _find_filesystems(self) -> list[Filesystem]:
-        found = [self._look(device) for device in self._call("list_partitions") or [DEVICE]]
-        if any(filesystem.type == _LVM_MEMBER for filesystem in found):
-            self._call("lvm_scan", True)  # noqa: FBT003 - libguestfs' own signature: activate
-            found += [self._look(device) for device in self._call("lvs")]
-        return [filesystem for filesystem in found if filesystem.type]
+    @_do.register
+    def _write(self, edit: WriteFile) -> str:
+        path, aside = self._begin(edit.path)
+        self._call("write", aside, edit.data[:_CHUNK])
+        for offset in range(_CHUNK, len(edit.data), _CHUNK):
+            self._call("pwrite", aside, edit.data[offset : offset + _CHUNK], offset)
+        self._attributes(aside, edit.mode, edit.owner)
+        self._call("rename", aside, path)
+        return ""
 
-    def _look(self, device: str) -> Filesystem:
-        tags = self._call("blkid", device)
-        label = tags.get("LABEL", "")
-        if "\\" in label:  # blkid escapes blanks, quotes and what is not printable
-            label = self._call("vfs_label", device)
-        return Filesystem(
-            device=device,
-            type=tags.get("TYPE", ""),
-            label=label,
-            uuid=tags.get("UUID", ""),
-            partuuid=tags.get("PART_ENTRY_UUID", ""),
-            partlabel=re.sub(r"\\(.)", r"\1", tags.get("PART_ENTRY_NAME", "")),
-        )
+    @_do.register
+    def _copy_in(self, edit: CopyIn) -> str:
+        assert self._exchange.sources is not None
+        path, aside = self._begin(edit.path)
+        self._call("write", aside, b"")
+        digest, offset = hashlib.sha256(), 0
+        try:
+            with open(self._exchange.sources / edit.source, "rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+                    self._call("pwrite", aside, chunk, offset)
+                    offset += len(chunk)
+        except OSError as error:
+            raise InputError(f"{edit.source} cannot be copied into the guest: {error.strerror}") from error
+        if digest.hexdigest() != edit.sha256:
+            raise InputError(f"{edit.source} was changed while the recipe ran", hint="Run it again.")
+        self._attributes(aside, edit.mode, edit.owner)
+        self._call("rename", aside, path)
+        return ""
 
-    def _find_root(self) -> _Root:
-        roots: list[_Root] = []
-        unmountable: list[str] = []
-        candidates = [found for found in self._filesystems.values() if found.type in _ROOT_TYPES]
-        for filesystem in candidates:
-            try:
-                roots += self._roots_on(filesystem)
-            except GuestError as error:
-                unmountable.append(f"{filesystem.device}: {error.message}")
-            if len(candidates) > 1:
-                self._unmount()
-        if not roots:
-            seen = ", ".join(f"{found.device} ({found.type})" for found in self._filesystems.values())
-            raise GuestError(
-                "; ".join([f"no root filesystem among {seen or 'no filesystems at all'}", *unmountable]),
-                hint=f"A root filesystem has one of {', '.join(_ROOT_SIGNS)}; `emi inspect IMAGE` shows the disk.",
-            )
-        if len(roots) > 1:
-            seen = ", ".join(" ".join((root.device, *root.options)) for root in roots)
-            raise GuestError(
-                f"{len(roots)} root filesystems, and no way to know which is meant: {seen}",
-                hint="Take an image with one system, or empty the others: a guest step edits exactly one.",
-            )
-        if roots[0].options:
-            self._unmount()  # it was mounted whole, for the search
-        return roots[0]
+    def _begin(self, wanted: str) -> tuple[str, str]:
+        """Return the file's real path, and the name beside it to write to and rename from: it has the same attributes.
 
-    def _roots_on(self, filesystem: Filesystem) -> list[_Root]:
-        """Return the roots in a filesystem, which stays mounted: itself, else its subvolumes that look like one."""
-        device = filesystem.device
-        self._call("mount_ro", device, "/")
-        self._mounted = "ro"
-        if self._is_root("/"):
-            return [_Root(device=device)]
-        if filesystem.type != "btrfs":
-            return []
-        paths = [volume["btrfssubvolume_path"] for volume in self._call("btrfs_subvolume_list", "/")]
-        # Snapshots of a root lie below it or in a directory; only the topmost subvolumes are roots of their own.
-        tops = [path for path in paths if "/" not in path]
-        return [_Root(device=device, options=(f"subvol={path}",)) for path in tops if self._is_root(f"/{path}/")]
-
-    def _is_root(self, directory: str) -> bool:
-        return any(self._call("exists", directory.rstrip("/") + sign) for sign in _ROOT_SIGNS)
-
-    def _mount(self, mode: Literal["ro", "rw"]) -> None:
-        """Have the root filesystem mounted on /, at least in that mode."""
-        if self._mounted in (mode, "rw"):
-            return
-        if self._mounted:
-            self._call("remount", "/", rw=True)
-        else:
-            self._call("mount_options", ",".join((mode, *self._root.options)), self._root.device, "/")
-        self._mounted = mode
-
-    def _unmount(self) -> None:
-        if self._mounted:
-            self._call("umount_all")
-            self._mounted = ""
-
-    def _read(self, path: str) -> bytes | None:
-        """Return the bytes of a regular file, or None when there is none at `path`."""
-        if not self._call("is_file", path, followsymlinks=True):
-            return None
-        data = bytearray()
-        while chunk := self._call("pread", path, _CHUNK, len(data)):
-            data += chunk
-            if len(data) > _FILE_LIMIT:
-                raise GuestError(f"{path} in the guest is larger than {_FILE_LIMIT >> 20} MiB, which no such file is")
-        return bytes(data)
-
-    def _write(self, edit: WriteFile) -> None:
-        """Write beside the file and rename over it, so that the guest never has half of it."""
-        self._mount("rw")
-        path = edit.path
+        So the guest never has half of the file.
+        """
+        self.disk.mount("rw", wanted)
+        path = wanted
         present = self._call("exists", path)
         if present:
             path = self._call("realpath", path)
             if not self._call("is_file", path):
-                raise GuestError(f"{edit.path} in the guest is not a regular file")
-        aside = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.emi")
+                raise GuestError(f"{wanted} in the guest is not a regular file")
+        elif not self._call("is_dir", posixpath.dirname(path), followsymlinks=True):
+            self._call("mkdir_p", posixpath.dirname(path))
+        aside = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)[:240]}.emi")
         self._call("rm_f", aside)
         if present:
             self._call("cp_a", path, aside)  # owner, mode, ACL and SELinux context; the bytes are replaced
-        self._call("write", aside, edit.data[:_CHUNK])
-        for offset in range(_CHUNK, len(edit.data), _CHUNK):
-            self._call("pwrite", aside, edit.data[offset : offset + _CHUNK], offset)
-        self._call("rename", aside, path)
-        self._files.clear()  # which names led to that file is the guest's affair
+        return path, aside
 
-    def _set_label(self, edit: SetLabel) -> None:
-        filesystem = self._filesystems.get(edit.device)
-        if filesystem is None:
-            raise GuestError(f"there is no filesystem on {edit.device} to label {edit.label!r}")
+    @_do.register
+    def _copy_out(self, edit: CopyOut) -> str:
+        assert self._exchange.exports is not None
+        self.disk.mount("ro", edit.path)
+        offset = 0
+        with open(self._exchange.exports / edit.name, "xb") as file:
+            while chunk := self._call("pread", edit.path, _CHUNK, offset):
+                file.write(chunk)
+                offset += len(chunk)
+                if offset > _COPY_LIMIT:
+                    raise GuestError(f"{edit.path} in the guest is larger than {_COPY_LIMIT >> 20} MiB")
+        return ""
+
+    @_do.register
+    def _make_directory(self, edit: MakeDirectory) -> str:
+        self.disk.mount("rw", edit.path)
+        self._call("mkdir_p", edit.path)
+        self._attributes(edit.path, edit.mode, edit.owner)
+        return ""
+
+    @_do.register
+    def _make_link(self, edit: MakeLink) -> str:
+        self.disk.mount("rw", edit.path)
+        if not self._call("is_dir", posixpath.dirname(edit.path), followsymlinks=True):
+            self._call("mkdir_p", posixpath.dirname(edit.path))
+        self._call("rm_f", edit.path)  # ln would make the link inside of a directory that a link leads to
+        self._call("ln_s", edit.target, edit.path)
+        return ""
+
+    @_do.register
+    def _remove(self, edit: Remove) -> str:
+        self.disk.mount("rw", *edit.paths)
+        for path in edit.paths:
+            if posixpath.normpath(path) in ("/", *self.disk.mount_points):
+                raise GuestError(f"{path} in the guest is where a filesystem is mounted, and stays")
+            self._call("rm_rf", path)
+        return ""
+
+    @_do.register
+    def _set_attributes(self, edit: SetAttributes) -> str:
+        self.disk.mount("rw", edit.path)
+        self._attributes(edit.path, edit.mode, edit.owner)
+        for name in self._call("find", edit.path) if edit.recursive else ():
+            path = posixpath.join(edit.path, name)
+            found = self._stat(path)
+            if found and not found.is_link:
+                self._attributes(path, edit.mode, edit.owner)
+        return ""
+
+    def _attributes(self, path: str, mode: int | None, owner: tuple[int, int] | None) -> None:
+        if owner is not None:
+            self._call("chown", *owner, path)
+        if mode is not None:  # after the owner: chown clears setuid
+            self._call("chmod", mode, path)
+
+    @_do.register
+    def _set_label(self, edit: SetLabel) -> str:
+        filesystem = self._filesystem_of(edit.device, f"to label {edit.label!r}")
         if problem := labels.problem(filesystem.type, edit.label):
             raise GuestError(f"{edit.device}: {problem}")
-        if filesystem.type.startswith("ext") and edit.device == self._root.device:
-            self._mount("rw")  # ext is labelled in use, but not while it is read-only
-        elif edit.device == self._root.device:
-            self._unmount()  # xfs_admin refuses a mounted filesystem
+        if filesystem.type.startswith("ext") and edit.device == self.root:
+            self.disk.mount("rw")  # ext is labelled in use, but not while it is read-only
+        elif edit.device in self.disk.mounted_devices:
+            self.disk.unmount()  # xfs_admin refuses a mounted filesystem
         self._call("set_label", edit.device, edit.label)
-        self._filesystems[edit.device] = replace(filesystem, label=edit.label)
+        self.disk.relabelled(edit.device, label=edit.label)
+        return ""
+
+    @_do.register
+    def _set_uuid(self, edit: SetUuid) -> str:
+        self._filesystem_of(edit.device, "to give another UUID")
+        self.disk.unmount()
+        self._call("set_uuid", edit.device, edit.uuid)
+        self.disk.relabelled(edit.device, uuid=edit.uuid)
+        return ""
+
+    @_do.register
+    def _command(self, edit: Command) -> str:
+        self.disk.mount_all()
+        return commands.run(self._session, edit)
+
+    def _filesystem_of(self, device: str, wanted: str) -> Filesystem:
+        found = self.disk.filesystems.get(device)
+        if found is None:
+            raise GuestError(f"there is no filesystem on {device} {wanted}")
+        return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from builder.errors import GuestError
-from builder.guest.facts import Filesystem, GuestFacts, SetLabel
+from builder.guest.edits import SetLabel
+from builder.guest.facts import Filesystem, GuestFacts
 
 # Bytes a label may have. Sources: e2label(8), mkfs.xfs(8), mkfs.btrfs(8) (255 and a final zero), mkfs.fat(8),
 # swaplabel(8).

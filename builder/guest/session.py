@@ -40,12 +40,17 @@ _PLACEHOLDER = 1 << 20  # bytes; libguestfs launches with no fewer than one disk
 class Session:
     """One appliance, launching from the moment this is made. A context manager: leaving it ends every process."""
 
-    def __init__(self, *, cache: Path | None = None, launch_limit: float = _LAUNCH_LIMIT) -> None:
+    def __init__(
+        self, *, cache: Path | None = None, launch_limit: float = _LAUNCH_LIMIT, network: bool = False
+    ) -> None:
         """Begin to launch and return at once; `cache` remembers what kind of acceleration was proven.
 
-        Raises HostError when the binding is missing. A launch that fails says so at the first use.
+        With `network`, commands in the guest reach what this host reaches, through qemu's user-mode network; this
+        host's own 127.0.0.1 as 169.254.2.2. Raises HostError when the binding is missing. A launch that fails says so
+        at the first use.
         """
         binding = _binding()
+        self.network = network
         self.calls: Counter[str] = Counter()  # of libguestfs, by name
         self.seconds: defaultdict[str, float] = defaultdict(float)  # spent in them
         self.limit = _CALL_LIMIT  # for one call, in seconds
@@ -75,6 +80,7 @@ class Session:
         if acceleration.prove(cache).kind == "tcg":
             handle.set_backend_setting("force_tcg", "1")
         handle.set_smp(2)
+        handle.set_network(self.network)
         handle.set_pgroup(True)  # Ctrl-C is ours to handle
         handle.add_drive_scratch(_PLACEHOLDER)
         handle.config("-qmp", f"unix:{self._directory}/qmp,server=on,wait=off")
@@ -140,20 +146,22 @@ class Session:
         monitor.execute("blockdev-del", {"node-name": "image"})
         self._raise_write_errors()
 
-    def call(self, name: str, *arguments: object, **options: object) -> Any:
+    def call(self, name: str, *arguments: object, within: float | None = None, **options: object) -> Any:
         """Make one libguestfs call and return its result; it is counted in `calls`.
 
-        Raises GuestError with libguestfs' own words, or when there was no answer within `limit` seconds: then the
-        appliance is killed and the session of no more use. Ctrl-C gets through while a call waits.
+        Raises GuestError with libguestfs' own words, or when there was no answer `within` so many seconds (`limit`,
+        when not given): then the appliance is killed and the session of no more use. Ctrl-C gets through while a call
+        waits.
         """
+        limit = self.limit if within is None else within
         self.calls[name] += 1
         method = getattr(self._handle, name)
         began = time.monotonic()
         try:
-            return self._worker.begin(lambda: method(*arguments, **options)).result(self.limit)
+            return self._worker.begin(lambda: method(*arguments, **options)).result(limit)
         except TimeoutError:
             self._kill()
-            raise GuestError(f"the appliance did not answer {name} within {self.limit:g} s and was ended") from None
+            raise GuestError(f"the appliance did not answer {name} within {limit:g} s and was ended") from None
         except (RuntimeError, OSError, ValueError) as error:
             self._raise_write_errors()
             raise GuestError(f"{name} failed in the guest: {_first_line(error)}") from error

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pydantic import Field
 
 from builder.errors import GuestError
 from builder.guest import labels
-from builder.guest.facts import Edit, GuestFacts, SetLabel, Unchanged, WriteFile
+from builder.guest.edits import Edit, SetLabel, Unchanged, WriteFile
+from builder.guest.facts import GuestFacts
 from builder.guest.fstab import Naming, Rewritten, rewrite
 from pipelines.step import GuestStep, Options
 
@@ -35,7 +37,6 @@ class Fstab(GuestStep[FstabOptions]):
     """
 
     options = FstabOptions
-    reads = (_PATH,)
 
     def check(self, options: FstabOptions) -> Sequence[str]:
         """Return what is wrong with the options beyond their types."""
@@ -46,7 +47,7 @@ class Fstab(GuestStep[FstabOptions]):
         wrong = labels.always_wrong(options.root_label)
         return (wrong,) if wrong else ()
 
-    def edits(self, options: FstabOptions, facts: GuestFacts) -> Sequence[Edit] | Unchanged:
+    def edits(self, options: FstabOptions, facts: GuestFacts, pins: Mapping[str, Any]) -> Sequence[Edit] | Unchanged:
         """Rewrite the file, and label the root filesystem if that is asked for."""
         relabel = _label_root(options, facts)
         filesystems = [
@@ -54,7 +55,7 @@ class Fstab(GuestStep[FstabOptions]):
             for found in facts.filesystems
         ]
         edits: list[Edit] = [relabel] if relabel else []
-        data = facts.files.get(_PATH)
+        data = facts.read(_PATH)
         if data is None:
             return edits or Unchanged(why="the guest has no /etc/fstab")
         rewritten = rewrite(data, filesystems, root=facts.root, by=options.by)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pydantic import Field
 
 from builder.errors import GuestError
 from builder.guest import labels
-from builder.guest.facts import Edit, Filesystem, GuestFacts, Unchanged
+from builder.guest.edits import Edit, Unchanged
+from builder.guest.facts import Filesystem, GuestFacts
 from pipelines.step import GuestStep, Options
 
 _BOOT_FILES = ("/etc/fstab", "/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
@@ -38,7 +40,6 @@ class Label(GuestStep[LabelOptions]):
     """
 
     options = LabelOptions
-    reads = _BOOT_FILES
 
     def check(self, options: LabelOptions) -> Sequence[str]:
         """Return what is wrong with the options beyond their types."""
@@ -49,7 +50,7 @@ class Label(GuestStep[LabelOptions]):
             problems.append("`partition` and `current` both say which filesystem: give one of them")
         return problems
 
-    def edits(self, options: LabelOptions, facts: GuestFacts) -> Sequence[Edit] | Unchanged:
+    def edits(self, options: LabelOptions, facts: GuestFacts, pins: Mapping[str, Any]) -> Sequence[Edit] | Unchanged:
         """Label the chosen filesystem, unless it is labelled so already."""
         chosen = _chosen(options, facts)
         edit = labels.relabel(facts, chosen, options.label)
@@ -82,5 +83,5 @@ def _described(filesystem: Filesystem) -> str:
 
 def _left_behind(old: str, facts: GuestFacts) -> str:
     """Name the files that still say the old label."""
-    said = [path for path in _BOOT_FILES if old and f"LABEL={old}".encode() in facts.files.get(path, b"")]
+    said = [path for path in _BOOT_FILES if old and f"LABEL={old}".encode() in (facts.read(path) or b"")]
     return f"; {' and '.join(said)} still says LABEL={old}" if said else ""

@@ -10,7 +10,7 @@ from builder import proc
 from builder.digest import file_sha256
 from builder.errors import GuestError
 from builder.guest.edit import Outcome, Plan, edit_image
-from builder.guest.facts import SetLabel, Unchanged, WriteFile
+from builder.guest.edits import SetLabel, Unchanged, WriteFile
 from builder.guest.fstab import rewrite
 from builder.guest.overlay import Layer
 from builder.guest.session import Session
@@ -26,7 +26,7 @@ def label(facts):
 
 
 def fstab(facts):
-    rewritten = rewrite(facts.files["/etc/fstab"], facts.filesystems, root=facts.root)
+    rewritten = rewrite(facts.read("/etc/fstab"), facts.filesystems, root=facts.root)
     return (WriteFile(path="/etc/fstab", data=rewritten.data),)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from builder import proc
 from builder.errors import GuestError
-from builder.guest.facts import SetLabel, WriteFile
+from builder.guest.edits import SetLabel, WriteFile
 from builder.guest.guest import Guest
 
 OS = {"etc/os-release": "../usr/lib/os-release", "usr/lib/os-release": b"ID=debian\n", "etc/fstab": b"# empty\n"}
@@ -49,8 +49,7 @@ def prepare(appliance, disks) -> Callable:
 
 
 def summary(guest: Guest) -> tuple[str, list[tuple[str, str, str]]]:
-    facts = guest.facts(())
-    return facts.root, [(found.device, found.type, found.label) for found in facts.filesystems]
+    return guest.root, [(found.device, found.type, found.label) for found in guest.filesystems]
 
 
 def test_gpt_with_everything(look, disks, part, appliance):
@@ -74,12 +73,12 @@ def test_gpt_with_everything(look, disks, part, appliance):
         ("/dev/sda3", "ext4", 'my "ro\\ot'),
         ("/dev/sda4", "ext2", ""),
     ]
-    facts = guest.facts(["/etc/fstab", "/etc/os-release", "/etc/absent", "/etc"])
-    assert facts.files == {"/etc/fstab": b"# empty\n", "/etc/os-release": b"ID=debian\n"}
-    assert facts.filesystem("/dev/sda3").uuid == uuid
-    assert facts.partition(1).partlabel == "EFI System"
+    paths = ["/etc/fstab", "/etc/os-release", "/etc/absent", "/etc"]
+    assert [guest.read(path) for path in paths] == [b"# empty\n", b"ID=debian\n", None, None]
+    assert guest.filesystem("/dev/sda3").uuid == uuid
+    assert guest.partition(1).partlabel == "EFI System"
     said = proc.run(["sgdisk", "-i", "3", disk]).stdout.decode()
-    assert facts.partition(3).partuuid.upper() in said
+    assert guest.partition(3).partuuid.upper() in said
     used = {name for name, count in appliance.calls.items() if count > before.get(name, 0)}
     assert not used & SLOW
 
@@ -94,7 +93,7 @@ def test_every_labelled_filesystem_is_relabelled(look, disks, part, tmp_path):
         guest.apply(SetLabel(device=f"/dev/sda{number}", label=label))
         wanted.append((f"/dev/sda{number}", kind, label))
     assert summary(guest) == ("/dev/sda3", wanted)
-    guest._unmount()
+    guest.disk.unmount()
     assert summary(Guest(guest._session)) == ("/dev/sda3", wanted)
 
 
@@ -106,9 +105,8 @@ def test_a_root_of_each_type_without_a_partition_table(look, disks, part, kind, 
     guest.apply(WriteFile(path="/etc/fstab", data=b"LABEL=bare / auto\n"))
     guest.apply(SetLabel(device="/dev/sda", label="again"))
     guest.trim()
-    facts = guest.facts(["/etc/fstab"])
-    assert facts.files == {"/etc/fstab": b"LABEL=bare / auto\n"}
-    assert facts.filesystem("/dev/sda").label == "again"
+    assert guest.read("/etc/fstab") == b"LABEL=bare / auto\n"
+    assert guest.filesystem("/dev/sda").label == "again"
 
 
 def test_mbr_with_the_root_on_a_logical_partition(look, disks, part, tmp_path):
@@ -123,7 +121,7 @@ def test_mbr_with_the_root_on_a_logical_partition(look, disks, part, tmp_path):
     disks.copy(root, disk, 20480)
     guest = look(disk)
     assert summary(guest) == ("/dev/sda5", [("/dev/sda1", "ext2", "boot"), ("/dev/sda5", "ext4", "root")])
-    assert guest.facts(()).partition(5).partuuid == "4ec3b4c0-05"
+    assert guest.partition(5).partuuid == "4ec3b4c0-05"
 
 
 def test_btrfs_with_the_root_in_a_subvolume(look, disks, prepare, part, tmp_path):
@@ -138,10 +136,10 @@ def test_btrfs_with_the_root_in_a_subvolume(look, disks, prepare, part, tmp_path
     )
     guest = look(disk)
     assert summary(guest) == ("/dev/sda", [("/dev/sda", "btrfs", "fedora")])
-    assert guest.facts(["/etc/fstab"]).files == {"/etc/fstab": b"LABEL=fedora / btrfs subvol=@\n"}
+    assert guest.read("/etc/fstab") == b"LABEL=fedora / btrfs subvol=@\n"
     guest.apply(SetLabel(device="/dev/sda", label="new"))
     guest.apply(WriteFile(path="/etc/fstab", data=b"LABEL=new / btrfs subvol=@\n"))
-    assert guest.facts(["/etc/fstab"]).files == {"/etc/fstab": b"LABEL=new / btrfs subvol=@\n"}
+    assert guest.read("/etc/fstab") == b"LABEL=new / btrfs subvol=@\n"
 
 
 def test_a_root_on_a_logical_volume(look, disks, prepare, part):
@@ -163,7 +161,7 @@ def test_a_root_on_a_logical_volume(look, disks, prepare, part):
     assert root == "/dev/vg0/root"
     assert ("/dev/vg0/root", "ext4", "") in filesystems
     guest.apply(SetLabel(device="/dev/vg0/root", label="root"))
-    assert guest.facts(["/etc/fstab"]).filesystem("/dev/vg0/root").label == "root"
+    assert guest.filesystem("/dev/vg0/root").label == "root"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +212,7 @@ def test_a_damaged_root_says_why_it_cannot_be_mounted(appliance, disks, part, tm
 def test_writing_keeps_owner_mode_and_context_and_follows_links_inside(look, disks, part, tmp_path):
     files = OS | {"etc/fstab": "/srv/real", "srv/real": b"old\xff\n", "etc/motd": b"hello\n"}
     guest = look(disks.filesystem(tmp_path / "links.raw", part(type="ext4", size=16, files=files)))
-    guest._mount("rw")
+    guest.disk.mount("rw")
     call = guest._call
     call("chmod", 0o640, "/srv/real")
     call("chown", 12, 34, "/srv/real")
@@ -222,7 +220,7 @@ def test_writing_keeps_owner_mode_and_context_and_follows_links_inside(look, dis
     data = bytes(range(256)) * 9000  # more than two chunks, and no text
     guest.apply(WriteFile(path="/etc/fstab", data=data))
     guest.apply(WriteFile(path="/etc/new", data=b"\xfe"))
-    assert guest.facts(["/etc/fstab", "/etc/new"]).files == {"/etc/fstab": data, "/etc/new": b"\xfe"}
+    assert (guest.read("/etc/fstab"), guest.read("/etc/new")) == (data, b"\xfe")
     assert call("readlink", "/etc/fstab") == "/srv/real"
     told = call("statns", "/srv/real")
     assert (told["st_mode"] & 0o7777, told["st_uid"], told["st_gid"]) == (0o640, 12, 34)
@@ -232,7 +230,7 @@ def test_writing_keeps_owner_mode_and_context_and_follows_links_inside(look, dis
 
 IMPOSSIBLE = [
     (WriteFile(path="/etc", data=b""), "/etc in the guest is not a regular file"),
-    (WriteFile(path="/absent/file", data=b""), "failed in the guest: .*No such file"),
+    (WriteFile(path="/etc/fstab/file", data=b""), "was not a directory"),
     (WriteFile(path="/etc/a\0b", data=b""), "embedded null"),
     (SetLabel(device="/dev/sda7", label="x"), "no filesystem on /dev/sda7"),
     (SetLabel(device="/dev/sda", label="a" * 17), "at most 16"),

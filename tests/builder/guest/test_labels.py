@@ -2,11 +2,11 @@ import pytest
 
 from builder.errors import GuestError
 from builder.guest import labels
-from builder.guest.facts import Filesystem, GuestFacts
+from builder.guest.facts import Filesystem, KnownFacts
 
 ROOT = Filesystem(device="/dev/sda1", type="ext4", label="rootfs")
 DATA = Filesystem(device="/dev/sda2", type="xfs", label="data")
-FACTS = GuestFacts(root="/dev/sda1", filesystems=(ROOT, DATA))
+FACTS = KnownFacts(root="/dev/sda1", filesystems=(ROOT, DATA))
 
 
 @pytest.mark.parametrize(
