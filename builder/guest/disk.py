@@ -8,6 +8,7 @@ appliance only, its file contents are bytes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,6 +17,7 @@ from builder.errors import GuestError
 from builder.guest import fstab
 from builder.guest.facts import Filesystem
 from builder.guest.session import DEVICE, Session
+from builder.guest.unclean import HEAD, unclean
 
 _ROOT_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "reiserfs"})
 _ROOT_SIGNS = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab")
@@ -59,7 +61,18 @@ class Disk:
         if any(filesystem.type == _LVM_MEMBER for filesystem in found):
             self.call("lvm_scan", True)  # noqa: FBT003 - libguestfs' own signature: activate
             found += [self._look(device) for device in self.call("lvs")]
-        return [filesystem for filesystem in found if filesystem.type]
+        return [self._judged(filesystem) for filesystem in found if filesystem.type]
+
+    def _judged(self, found: Filesystem) -> Filesystem:
+        return replace(found, unclean=unclean(found.type, self.sectors(found.device, HEAD, 0)))
+
+    def sectors(self, device: str, length: int, offset: int) -> bytes:
+        """Return exactly `length` bytes of a device; what lies past its end is zeros."""
+        data = b""
+        while len(data) < length and (chunk := self.call("pread_device", device, length - len(data), offset)):
+            data += chunk
+            offset += len(chunk)
+        return data.ljust(length, b"\0")
 
     def _look(self, device: str) -> Filesystem:
         tags = self.call("blkid", device)
@@ -169,12 +182,16 @@ class Disk:
 
     def pread_all(self, path: str, *, limit: int) -> bytes:
         """Return the bytes of a regular file. Raises GuestError when there are more than `limit`."""
-        data = bytearray()
-        while chunk := self.call("pread", path, _CHUNK, len(data)):
-            data += chunk
-            if len(data) > limit:
+        return b"".join(self.pieces(path, limit=limit))
+
+    def pieces(self, path: str, *, limit: int) -> Iterator[bytes]:
+        """Yield the bytes of a regular file. Raises GuestError when there are more than `limit`."""
+        offset = 0
+        while chunk := self.call("pread", path, _CHUNK, offset):
+            offset += len(chunk)
+            if offset > limit:
                 raise GuestError(f"{path} in the guest is larger than {limit >> 20} MiB, which no such file is")
-        return bytes(data)
+            yield chunk
 
     def forget_mounts(self) -> None:
         """Read the guest's fstab anew when it matters next; what is mounted stays."""

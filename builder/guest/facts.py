@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 
@@ -22,6 +22,7 @@ class Filesystem:
     uuid: str = ""
     partuuid: str = ""
     partlabel: str = ""
+    unclean: str = ""  # what its superblock said against it before it was mounted: a clause for people
 
     @property
     def partition(self) -> int | None:
@@ -77,12 +78,29 @@ class GuestFacts(ABC):
     def filesystems(self) -> Sequence[Filesystem]:
         """Every filesystem of the disk, swap included."""
 
+    @property
+    @abstractmethod
+    def disk_size(self) -> int:
+        """The size of the disk itself, in bytes."""
+
+    @abstractmethod
+    def sectors(self, length: int, offset: int) -> bytes:
+        """Return exactly `length` bytes of the disk itself: partition tables, boot code. Past its end are zeros."""
+
     @abstractmethod
     def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:
         """Return the bytes of a regular file, links followed within the guest, or None when there is none.
 
         Raises GuestError when it has more than `limit` bytes.
         """
+
+    def stream(self, path: str, *, limit: int = 1 << 30) -> Iterator[bytes] | None:
+        """Return the bytes of a regular file in pieces, nothing kept, or None when there is none; for large files.
+
+        Take it to its end, or leave it, before the next edit. It raises GuestError beyond `limit` bytes.
+        """
+        data = self.read(path, limit=limit)
+        return None if data is None else iter((data,))
 
     @abstractmethod
     def names(self, pattern: str) -> tuple[str, ...]:
@@ -124,6 +142,12 @@ class KnownFacts(GuestFacts):
     filesystems: Sequence[Filesystem] = (Filesystem(device="/dev/sda1", type="ext4"),)
     files: Mapping[str, bytes | str] = field(default_factory=dict)
     stats: Mapping[str, Stat] = field(default_factory=dict)  # where mode or owner matter
+    disk: bytes = b""  # the disk's first bytes; what follows is zeros
+    disk_size: int = 1 << 30
+
+    def sectors(self, length: int, offset: int) -> bytes:
+        """Return bytes of the disk."""
+        return self.disk[offset : offset + length].ljust(length, b"\0")
 
     def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:  # noqa: ARG002 - these are in memory already
         """Return the bytes of a file; a link to an absolute path or a neighbour is followed."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import singledispatchmethod
 from pathlib import Path
@@ -29,7 +29,7 @@ from builder.guest.edits import (
     WriteFile,
 )
 from builder.guest.facts import Filesystem, GuestFacts, Stat
-from builder.guest.session import Session
+from builder.guest.session import DEVICE, Session
 
 _CHUNK = 1 << 20  # bytes; a libguestfs message holds at most 4 MiB
 _COPY_LIMIT = 1 << 30  # bytes of a kernel or initramfs
@@ -69,6 +69,15 @@ class Guest(GuestFacts):
         """Every filesystem of the disk."""
         return tuple(self.disk.filesystems.values())
 
+    @property
+    def disk_size(self) -> int:
+        """The size of the disk itself, in bytes."""
+        return int(self._call("blockdev_getsize64", DEVICE))
+
+    def sectors(self, length: int, offset: int) -> bytes:
+        """Return bytes of the disk itself; zeros past its end."""
+        return self.disk.sectors(DEVICE, length, offset)
+
     def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:
         """Return the bytes of a regular file, or None. Raises GuestError when it is larger than `limit`."""
         if path not in self._files:
@@ -76,6 +85,11 @@ class Guest(GuestFacts):
             present = self._call("is_file", path, followsymlinks=True)
             self._files[path] = self.disk.pread_all(path, limit=limit) if present else None
         return self._files[path]
+
+    def stream(self, path: str, *, limit: int = 1 << 30) -> Iterator[bytes] | None:
+        """Return the bytes of a regular file in pieces of 1 MiB, or None. Raises GuestError beyond `limit`."""
+        self.disk.mount("ro", path)
+        return self.disk.pieces(path, limit=limit) if self._call("is_file", path, followsymlinks=True) else None
 
     def names(self, pattern: str) -> tuple[str, ...]:
         """Return the paths that match a glob, sorted."""
