@@ -32,14 +32,23 @@ class File(_Artifact):
         return (self.digest,)
 
 
+class Window(BaseModel):
+    """Where in its file's disk an image lies that is not the whole of it: a partition, of which no copy is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    offset: int = Field(ge=0, description="bytes from the start of the file's disk")
+    disk_size: int = Field(description="bytes of the file's whole disk")
+
+
 class ImageFile(_Artifact):
-    """A disk image in the store, its format established by us."""
+    """A disk image in the store, its format established by us; with a window it is a part of the file's disk."""
 
     noun: ClassVar[str] = "a disk image"
     kind: Literal["image-file"] = "image-file"
     digest: str = Field(description="names the file in the store: `blocks:HEX` for raw, `sha256:HEX` for qcow2")
     format: ImageFormat
     virtual_size: int = Field(description="bytes, as a guest sees the disk")
+    window: Window | None = Field(default=None, description="which part of the file's disk it is, when not all of it")
     backing: ImageFile | None = Field(
         default=None, description="what an overlay's missing clusters are read from; only overlays made by us have one"
     )
@@ -50,6 +59,25 @@ class ImageFile(_Artifact):
         """Return its digest, those of its backing chain, and those of the files copied out of it."""
         beside = (part for part in (self.backing, self.kernel, self.ramdisk) if part)
         return (self.digest, *(digest for part in beside for digest in part.digests()))
+
+    @property
+    def offset(self) -> int:
+        """Where in the file's disk the image begins, in bytes."""
+        return self.window.offset if self.window else 0
+
+    def part(self, offset: int, size: int) -> ImageFile:
+        """Return bytes `offset` to `offset + size` of this image as an image: the same file, nothing is copied."""
+        if (offset, size) == (0, self.virtual_size):
+            return self
+        if offset < 0 or size <= 0 or offset + size > self.virtual_size:
+            raise ValueError(f"{size} bytes from {offset} do not lie within {self.virtual_size}")
+        window = Window(offset=self.offset + offset, disk_size=self.whole().virtual_size)
+        return self.model_copy(update={"virtual_size": size, "window": window})
+
+    def whole(self) -> ImageFile:
+        """Return the file's whole disk, without what was copied out of it: what lies below an overlay."""
+        size = self.window.disk_size if self.window else self.virtual_size
+        return self.model_copy(update={"virtual_size": size, "window": None, "kernel": None, "ramdisk": None})
 
 
 class Snapshot(_Artifact):

@@ -15,7 +15,6 @@ from builder.errors import CloudFailed, CloudNotFound, EmiError, InternalError
 from builder.guest.edit import Outcome, edit_image
 from builder.guest.edit import Plan as GuestPlan
 from builder.guest.guest import Exchange
-from builder.guest.overlay import Layer
 from builder.guest.session import Session
 from builder.progress import Progress
 from pipelines import locks
@@ -186,7 +185,7 @@ class Realiser:
         target, exports = scratch / "overlay.qcow2", scratch / "exports"
         exports.mkdir()
         outcomes = edit_image(
-            _layer(base, store),
+            store.layer(base),
             target,
             [self._plan_of(item) for item in node.items],
             backing_name=store.backing_name(base.digest),
@@ -197,7 +196,7 @@ class Realiser:
         _tell(node, outcomes, progress)
         image = base
         if target.exists():
-            image = store.seal_image(target, format="qcow2", virtual_size=base.virtual_size, backing=base)
+            image = store.seal_layer(target, base)
         beside = {path.name: store.seal_file(path, name=path.name) for path in sorted(exports.iterdir())}
         return image.model_copy(update={"kernel": base.kernel, "ramdisk": base.ramdisk, **beside})
 
@@ -215,11 +214,6 @@ class Realiser:
             epoch=self.epoch,
             labels=labels(self.surveyor.recipe),
         )
-
-
-def _layer(image: ImageFile, store: FileStore) -> Layer:
-    beneath = _layer(image.backing, store) if image.backing else None
-    return Layer(path=store.path(image), format=image.format, beneath=beneath)
 
 
 def _discard(step: CloudStep[Any], effect: str, cloud: Cloud, error: CloudFailed) -> None:

@@ -21,6 +21,7 @@ from builder.cloud.api import Call, Cloud
 from builder.cloud.claims import Claim
 from builder.guest.edits import Edit, Unchanged
 from builder.guest.facts import GuestFacts
+from builder.guest.overlay import Layer
 from builder.image.stream import ImageReader
 from builder.progress import Progress
 from pipelines.artifact import File, ImageFile, ImageFormat, MachineImage, Snapshot
@@ -71,11 +72,20 @@ class Store(Protocol):
     ) -> ImageFile:
         """Take a finished disk image from scratch into the store."""
 
+    def seal_layer(self, path: Path, base: ImageFile) -> ImageFile:
+        """Take a finished overlay that was made over `base`; it is the same part of the disk."""
+
     def open_image(self, artifact: File | ImageFile) -> ImageReader:
         """Open an image for reading; a File's format is established first. Raises FormatRefused."""
 
     def image(self, artifact: File | ImageFile) -> ImageFile:
         """Return the artifact as a disk image whose format is established. Raises FormatRefused unless raw or qcow2."""
+
+    def layer(self, artifact: ImageFile) -> Layer:
+        """Return the image as what guest work puts its own layer on."""
+
+    def backing_name(self, digest: str) -> str:
+        """Return how a layer over that object names it in its header."""
 
     def contains(self, digest: str) -> bool:
         """Say whether a file of that digest is in the store."""
@@ -120,6 +130,7 @@ class Step(ABC, Generic[Opts]):
     accepts: ClassVar[tuple[type[AnyArtifact], ...]] = ()
     returns: ClassVar[type[AnyArtifact]]
     revision: ClassVar[int] = 1
+    hands_on: ClassVar[bool] = False  # True: the result is the input as it came, with what is beside its image
 
     def pin(self, options: Opts, outside: Outside) -> Mapping[str, Any]:
         """Return, as JSON values, what the recipe leaves open and the key must hold: a checksum, a server's ETag.
@@ -152,6 +163,8 @@ class GuestStep(Step[Opts]):
 
     accepts = (ImageFile, File)
     returns = ImageFile
+    copies_out: ClassVar[tuple[str, ...]] = ()  # what its CopyOut edits put beside the image: `kernel`, `ramdisk`
+    may_change_kernel: ClassVar[bool] = False  # True: what was copied out before it may be stale; the recipe is warned
 
     def network(self, options: Opts) -> bool:
         """Say whether its commands may need the network; the appliance of its group has none otherwise."""

@@ -17,9 +17,10 @@ from pathlib import Path
 from builder import durable
 from builder.digest import file_sha256
 from builder.errors import FormatRefused
+from builder.guest.overlay import Layer
 from builder.image.identify import identify
 from builder.image.identity import Identity, require_safe
-from builder.image.reader import open_image
+from builder.image.reader import open_image, window
 from builder.image.stream import ImageReader
 from builder.image.write import content_digest
 from pipelines.artifact import File, ImageFile, ImageFormat
@@ -71,15 +72,24 @@ class FileStore:
     def _is_cut(self, artifact: File | ImageFile) -> bool:
         if isinstance(artifact, ImageFile) and artifact.format != "raw":
             return False  # a qcow2's own size is written down nowhere
-        size = artifact.size if isinstance(artifact, File) else artifact.virtual_size
+        size = artifact.size if isinstance(artifact, File) else artifact.whole().virtual_size
         try:
             return self.path(artifact).stat().st_size != size
         except FileNotFoundError:
             return True  # pruned as we looked
 
     def allocated(self, artifact: File | ImageFile) -> int:
-        """Return how many bytes of the disk the artifact's files take: its data, without holes."""
-        return sum((self._objects / self.name(digest)).stat().st_blocks * 512 for digest in artifact.digests())
+        """Return how many bytes of the disk the artifact's files take: its data, without holes.
+
+        Of a part of a disk its own data, as a reader finds it.
+        """
+        digests = artifact.digests()
+        within = 0
+        if isinstance(artifact, ImageFile) and artifact.window:
+            with self.open_image(artifact) as reader:
+                within = sum(extent.length for extent in reader.extents())
+            digests = tuple(file.digest for file in (artifact.kernel, artifact.ramdisk) if file)
+        return within + sum((self._objects / self.name(digest)).stat().st_blocks * 512 for digest in digests)
 
     def seal_file(self, path: Path, *, name: str, sha256: str | None = None) -> File:
         """Take a finished file from scratch; `sha256` ('sha256:HEX') when its maker hashed it already.
@@ -112,13 +122,28 @@ class FileStore:
         self._seal(path, digest)
         return ImageFile(digest=digest, format=format, virtual_size=virtual_size, backing=backing)
 
+    def seal_layer(self, path: Path, base: ImageFile) -> ImageFile:
+        """Take a finished overlay that was made over `base`; it is the same part of the disk. Raises DiskFull."""
+        whole = base.whole()
+        sealed = self.seal_image(path, format="qcow2", virtual_size=whole.virtual_size, backing=whole)
+        return sealed.part(base.offset, base.virtual_size)
+
     def open_image(self, artifact: File | ImageFile, scratch: Path | None = None) -> ImageReader:
         """Open an image for reading; a File's format is established first. Raises FormatRefused."""
         path = self.path(artifact)
         if isinstance(artifact, File):
             return open_image(path, self.establish(artifact).format, scratch=scratch)
         backing = self.open_image(artifact.backing) if artifact.backing else None
-        return open_image(path, artifact.format, backing=backing)
+        reader = open_image(path, artifact.format, backing=backing)
+        if artifact.window is None:
+            return reader
+        return window(reader, artifact.offset, artifact.virtual_size, owned=True)
+
+    def layer(self, artifact: ImageFile) -> Layer:
+        """Return the image as what guest work puts its own layer on."""
+        beneath = self.layer(artifact.backing) if artifact.backing else None
+        part = (artifact.offset, artifact.virtual_size) if artifact.window else None
+        return Layer(path=self.path(artifact), format=artifact.format, beneath=beneath, window=part)
 
     def image(self, artifact: File | ImageFile) -> ImageFile:
         """Return the artifact as a disk image whose format is established. Raises FormatRefused unless raw or qcow2."""

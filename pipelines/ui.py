@@ -54,7 +54,9 @@ def summary(artifact: File | ImageFile | Snapshot | MachineImage) -> str:
         case File():
             return f"{artifact.name}, {format_size(artifact.size)}, {_short(artifact.digest)}"
         case ImageFile():
-            return f"{artifact.format} disk of {format_size(artifact.virtual_size)}, {_short(artifact.digest)}"
+            part = f"bytes from {artifact.offset} of " if artifact.window else ""
+            size = format_size(artifact.virtual_size)
+            return f"{artifact.format} disk of {size}, {part}{_short(artifact.digest)}"
         case Snapshot():
             proven = "read back and equal" if artifact.verified else "not read back"
             return f"{artifact.snapshot_id}, {artifact.volume_size} GiB, {artifact.blocks} blocks, {proven}"

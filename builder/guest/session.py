@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from builder import acceleration
 from builder.errors import DiskFull, GuestError, HostError, ToolFailed
+from builder.guest import native
 from builder.guest.overlay import Layer, node
 from builder.guest.qmp import Monitor
 from builder.pool import Pending, Worker
@@ -124,7 +125,8 @@ class Session:
         monitor.execute("blockdev-add", node(disk) | {"node-name": "image", "discard": "unmap"})
         # werror: by default qemu stops the machine when the host's disk is full, and would look hung.
         place: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi.0", "scsi-id": 0, "drive": "image", "id": "image"}
-        monitor.execute("device_add", place | {"werror": "report", "rerror": "report"})
+        sectors = {"logical_block_size": disk.sector_size, "physical_block_size": disk.sector_size}
+        monitor.execute("device_add", place | sectors | {"werror": "report", "rerror": "report"})
         self._await_plugged()
         # The name appears before the partitions are read; this waits for that, and for udev. Refused (busy) only where
         # they were read and taken up already, as LVM does; a dead appliance says so again at the next call.
@@ -149,16 +151,16 @@ class Session:
     def call(self, name: str, *arguments: object, within: float | None = None, **options: object) -> Any:
         """Make one libguestfs call and return its result; it is counted in `calls`.
 
-        Raises GuestError with libguestfs' own words, or when there was no answer `within` so many seconds (`limit`,
+        Names are text as os.fsdecode makes it, whatever bytes they are in the guest. Raises GuestError with
+        libguestfs' own words, or when there was no answer `within` so many seconds (`limit`,
         when not given): then the appliance is killed and the session of no more use. Ctrl-C gets through while a call
         waits.
         """
         limit = self.limit if within is None else within
         self.calls[name] += 1
-        method = getattr(self._handle, name)
         began = time.monotonic()
         try:
-            return self._worker.begin(lambda: method(*arguments, **options)).result(limit)
+            return self._worker.begin(lambda: self._made(name, arguments, options)).result(limit)
         except TimeoutError:
             self._kill()
             raise GuestError(f"the appliance did not answer {name} within {limit:g} s and was ended") from None
@@ -167,6 +169,14 @@ class Session:
             raise GuestError(f"{name} failed in the guest: {_first_line(error)}") from error
         finally:
             self.seconds[name] += time.monotonic() - began
+
+    def _made(self, name: str, arguments: tuple[object, ...], options: dict[str, Any]) -> Any:
+        if not native.is_text(arguments):
+            return native.call(self._handle, name, arguments, options)
+        try:
+            return getattr(self._handle, name)(*arguments, **options)
+        except UnicodeDecodeError:  # only what reads returns names, so that it may be made twice
+            return native.call(self._handle, name, arguments, options)
 
     def close(self) -> None:
         """End the appliance at once, launched or not, flushed or not; safe to repeat."""

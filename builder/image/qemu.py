@@ -17,19 +17,26 @@ _SLACK = 16 << 20  # bytes that a raw target may be larger than the disk it hold
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An image file, its format, and the image below it when it is an overlay of ours."""
+    """An image file, its format, and the image below it when it is an overlay of ours.
+
+    With a `window` (offset and size, in bytes) it is that part of the file's disk.
+    """
 
     path: Path
     format: Format
     backing: Source | None = None
+    window: tuple[int, int] | None = None
 
     def node(self) -> dict[str, Any]:
         """Return qemu's description of this image, in which no header can name another file."""
-        return {
+        whole = {
             "driver": self.format,
             "file": {"driver": "file", "filename": str(self.path.absolute())},
             "backing": None if self.backing is None else self.backing.node(),
         }
+        if self.window is None:
+            return whole
+        return {"driver": "raw", "offset": self.window[0], "size": self.window[1], "file": whole}
 
 
 def to_raw(source: Source, target: Path, *, virtual_size: int | None = None) -> None:

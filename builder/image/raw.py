@@ -89,9 +89,9 @@ class RawReader:
 
 
 class Window:
-    """Bytes `offset` to `offset + size` of another image, which stays the caller's to close."""
+    """Bytes `offset` to `offset + size` of another image, which is closed with it when it is `owned`."""
 
-    def __init__(self, reader: ImageReader, offset: int, size: int) -> None:
+    def __init__(self, reader: ImageReader, offset: int, size: int, *, owned: bool = False) -> None:
         if offset < 0 or size < 0 or offset + size > reader.virtual_size:
             raise FormatRefused(
                 f"{size} bytes from {offset} do not lie within the image, which has {reader.virtual_size} bytes"
@@ -99,6 +99,7 @@ class Window:
         self.reader = reader
         self.offset = offset
         self.virtual_size = size
+        self._owned = owned
 
     def extents(self) -> Iterator[Extent]:
         """Yield the part of the other image's extents that lies in the window."""
@@ -117,7 +118,9 @@ class Window:
         return data + bytes(length - inside)
 
     def close(self) -> None:
-        """Do nothing: the other image is not ours."""
+        """Close the other image, if it is ours."""
+        if self._owned:
+            self.reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -126,9 +129,15 @@ class Window:
         self.close()
 
 
-def window(reader: ImageReader, offset: int, size: int) -> ImageReader:
-    """Return bytes `offset` to `offset + size` of `reader` as an image; closing it leaves `reader` open.
+def window(reader: ImageReader, offset: int, size: int, *, owned: bool = False) -> ImageReader:
+    """Return bytes `offset` to `offset + size` of `reader` as an image; closing it leaves `reader` open unless `owned`.
 
-    Raises FormatRefused when they do not lie within it, which is what a hostile partition table asks for.
+    Raises FormatRefused when they do not lie within it, which is what a hostile partition table asks for; an `owned`
+    reader is closed then.
     """
-    return Window(reader, offset, size)
+    try:
+        return Window(reader, offset, size, owned=owned)
+    except FormatRefused:
+        if owned:
+            reader.close()
+        raise

@@ -77,7 +77,8 @@ def _from_image(options: ConvertOptions, source: ImageFile, target: Path, work: 
             f"the image should be {options.from_format} but is {source.format}",
             hint="Correct `from_format`, or leave it out.",
         )
-    if source.format == options.format and source.backing is None and not options.compress:
+    alone = source.backing is None and source.window is None
+    if source.format == options.format and alone and not options.compress:
         work.progress.note(f"it is {source.format} already")
         return source
     if options.format == "qcow2":
@@ -90,7 +91,8 @@ def _from_image(options: ConvertOptions, source: ImageFile, target: Path, work: 
 
 def _chain(image: ImageFile, store: Store) -> qemu.Source:
     backing = None if image.backing is None else _chain(image.backing, store)
-    return qemu.Source(path=store.path(image), format=image.format, backing=backing)
+    window = (image.offset, image.virtual_size) if image.window else None
+    return qemu.Source(path=store.path(image), format=image.format, backing=backing, window=window)
 
 
 def _is_already(options: ConvertOptions, identity: Identity) -> bool:

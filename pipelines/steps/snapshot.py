@@ -144,8 +144,12 @@ def _image(inputs: Inputs) -> File | ImageFile:
 
 def _expected(image: File | ImageFile, reader: ImageReader) -> str | None:
     """Return the digest that the content must have, where the artifact's name is that of a raw disk's content."""
-    # The store names any sparse file by its blocks; those of a qcow2 file are not those of the disk inside it.
-    raw = image.format == "raw" if isinstance(image, ImageFile) else isinstance(reader, RawReader)
+    # The store names any sparse file by its blocks; those of a qcow2 file are not those of the disk inside it, and
+    # those of a disk not those of a partition.
+    if isinstance(image, ImageFile):
+        raw = image.format == "raw" and image.window is None
+    else:
+        raw = isinstance(reader, RawReader)
     return image.digest if raw and image.digest.startswith("blocks:") else None
 
 

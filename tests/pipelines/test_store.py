@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess  # noqa: TID251 - mounts a small filesystem to fill
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from builder import proc
 from builder.errors import FormatRefused
-from pipelines.artifact import File, ImageFile
+from builder.guest import overlay
+from pipelines.artifact import ARTIFACT, File, ImageFile
 from pipelines.store import FileStore
 
 MIB = 1 << 20
@@ -141,3 +144,54 @@ def test_an_object_that_was_cut_off_is_not_believed_and_is_replaced(tmp_path: Pa
     store.seal_file(scratch_file(tmp_path, b"whole"), name="a")
     assert store.holds(artifact)
     assert store.path(artifact).read_bytes() == b"whole"
+
+
+def test_a_part_of_a_disk_is_its_file_and_a_window(tmp_path: Path, store: FileStore) -> None:
+    data = os.urandom(4 * MIB)
+    disk = store.seal_image(scratch_file(tmp_path, data), format="raw", virtual_size=4 * MIB)
+    part = disk.part(MIB, 2 * MIB).part(MIB // 2, MIB)
+    assert (part.digest, part.offset, part.virtual_size, part.whole()) == (disk.digest, 3 * MIB // 2, MIB, disk)
+    assert disk.part(0, 4 * MIB) == disk
+    assert ARTIFACT.validate_json(part.model_dump_json()) == part
+    with store.open_image(part) as reader:
+        assert reader.pread(2 * MIB, 0) == data[3 * MIB // 2 : 5 * MIB // 2] + bytes(MIB)
+    assert store.holds(part)
+    assert store.allocated(part) == MIB
+    assert store.layer(part).window == (3 * MIB // 2, MIB)
+
+
+def test_a_part_of_a_disk_is_cut_when_its_disk_is(tmp_path: Path, store: FileStore) -> None:
+    disk = store.seal_image(scratch_file(tmp_path, b"x" * MIB), format="raw", virtual_size=MIB)
+    part = disk.part(0, MIB // 2)
+    store.path(disk).chmod(0o644)
+    os.truncate(store.path(disk), MIB // 2)
+    assert not store.holds(part)
+    store.drop_if_cut(part)
+    assert not store.contains(disk.digest)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(-1, 5), (0, 0), (1, MIB), (MIB, 1)])
+def test_a_part_lies_within_its_disk(offset: int, size: int) -> None:
+    with pytest.raises(ValueError, match="lie within"):
+        ImageFile(digest="blocks:" + "0" * 64, format="raw", virtual_size=MIB).part(offset, size)
+
+
+def test_a_layer_over_a_part_is_that_part_of_the_layered_disk(tmp_path: Path, store: FileStore) -> None:
+    data = os.urandom(4 * MIB)
+    disk = store.seal_image(scratch_file(tmp_path, data), format="raw", virtual_size=4 * MIB)
+    part = disk.part(MIB, 2 * MIB).model_copy(
+        update={"kernel": store.seal_file(scratch_file(tmp_path, b"k"), name="k")}
+    )
+    target = tmp_path / "over.qcow2"
+    made = overlay.create(store.layer(part), target, backing_name=store.backing_name(part.digest))
+    with overlay.open_layer(made) as reader:
+        assert reader.pread(MIB, 0) == data[MIB : 2 * MIB]
+    sealed = store.seal_layer(target, part)
+    assert (sealed.backing, sealed.offset, sealed.virtual_size) == (disk, MIB, 2 * MIB)
+    with store.open_image(sealed) as reader:
+        assert reader.pread(2 * MIB, 0) == data[MIB : 3 * MIB]
+    # The name in the header leads any tool to the disk, from where the overlay lies.
+    told = json.loads(
+        proc.run(["qemu-img", "info", "-U", "--backing-chain", "--output=json", store.path(sealed)]).stdout
+    )
+    assert Path(told[1]["filename"]).samefile(store.path(disk))

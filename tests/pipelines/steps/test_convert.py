@@ -171,6 +171,23 @@ def test_an_overlay_chain_is_flattened(to: str, disk: Path, store: FileStore, bu
         assert content_digest(reader) == content(flat)
 
 
+@pytest.mark.parametrize("to", ["raw", "qcow2"])
+def test_a_part_of_a_disk_becomes_a_file_of_its_own(
+    to: str, disk: Path, store: FileStore, build: Build, tmp_path: Path
+) -> None:
+    base = build(sealed(store, disk))
+    top, flat = tmp_path / "top.qcow2", tmp_path / "flat.raw"
+    qemu_img("create", "-f", "qcow2", "-b", store.path(base), "-F", "raw", top)
+    proc.run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 1100k 90k", str(top)])
+    qemu_img("convert", "-f", "qcow2", "-O", "raw", top, flat)
+    overlay = store.seal_image(top, format="qcow2", virtual_size=8 * MIB, backing=base)
+    for image, whole in ((base, disk), (overlay, flat), (build(overlay, format="qcow2", compress=True), flat)):
+        made = build(image.part(MIB, 3 * MIB), format=to)
+        assert (made.virtual_size, made.window, made.backing) == (3 * MIB, None, None)
+        with store.open_image(made) as reader:
+            assert reader.pread(3 * MIB, 0) == whole.read_bytes()[MIB : 4 * MIB]
+
+
 def test_what_a_killed_execution_left_is_replaced(disk: Path, store: FileStore, build: Build, tmp_path: Path) -> None:
     image = tmp_path / "image.qcow2"
     qemu_img("convert", "-f", "raw", "-O", "qcow2", disk, image)

@@ -101,6 +101,15 @@ def test_an_image_becomes_a_verified_snapshot_by_the_announced_calls(request, cl
     assert not STEP.present(made, cloud)
 
 
+def test_a_part_of_a_disk_is_sent_without_the_rest(request, cloud, store, image, work, tmp_path):
+    offset, size = 2 * BLOCK + 4096, 5 * BLOCK
+    made = make(SnapshotOptions(), image.part(offset, size), claim(request), cloud, work)
+    path = tmp_path / "part.raw"
+    path.write_bytes(store.path(image).read_bytes()[offset : offset + size])
+    assert made.content == store.seal_image(path, format="raw", virtual_size=size).digest
+    assert (made.blocks, made.verified) == (3, True)  # two blocks of data, across the borders of the part's own
+
+
 def test_without_verify_nothing_is_read_back(request, cloud, calls, image, work):
     options = SnapshotOptions(verify=False)
     made = make(options, image, claim(request), cloud, work)
