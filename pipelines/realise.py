@@ -24,7 +24,6 @@ from pipelines.journal import Abandon, Effect, Intent, Result
 from pipelines.plan import Node, Prospect, Surveyor, ingredients, key_of, labels
 from pipelines.recipe import StepItem
 from pipelines.step import AnyArtifact, CloudStep, GuestStep, Inputs, LocalStep, Outside, Work
-from pipelines.store import FileStore
 
 
 class Ahead:

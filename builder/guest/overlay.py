@@ -1,7 +1,7 @@
 """A copy-on-write layer over an image: the edits go there, and the image below is never written.
 
-A layer over a part of a disk covers the whole disk, and the part is a window on the layer: so what its header names is a
-plain file, which any tool can open, and a chain has no other window than the one at its top.
+A layer over a part of a disk covers the whole disk, and the part is a window on the layer: so what its header names is
+a plain file, which any tool can open, and a chain has no other window than the one at its top.
 
 What is below an image is always said by us. qemu is told every file and its format (`node`), so that a name in a
 header is never followed, and an image that names a file we did not state is refused before it is opened.
