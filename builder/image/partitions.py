@@ -83,14 +83,24 @@ class PartitionTable:
     problems: tuple[str, ...] = ()
 
 
+def is_container(partition: Partition) -> bool:
+    """Say whether it is an extended partition: not content, but room for logical partitions."""
+    return partition.type in _CONTAINERS
+
+
 def read_partitions(reader: ImageReader) -> PartitionTable | None:
     """Return the disk's partition table, or None when it has none.
 
-    A GPT whose first copy is damaged is read from its second. Partitions that do not lie on the disk are left out and
-    told as problems, so that every partition returned can be opened as a window.
+    A GPT whose first copy is damaged is read from its second; one beside an MBR that does not announce it is left over
+    and not used, as in Linux. Partitions that do not lie on the disk are left out and told as problems, so that every
+    partition returned can be opened as a window.
     """
     boot = reader.pread(512, 0)
-    table = _gpt(reader, hybrid=_is_hybrid(boot)) or _mbr(reader, boot)
+    mbr = _mbr(reader, boot)
+    gpt = _gpt(reader, hybrid=_is_hybrid(boot))
+    if mbr is not None and gpt is not None:
+        mbr = replace(mbr, problems=(*mbr.problems, "the GPT beside its MBR is left over, and was not used"))
+    table = mbr or gpt  # there is no MBR where a protective entry announces a GPT
     return None if table is None else _checked(table, reader.virtual_size)
 
 
@@ -102,7 +112,7 @@ def _checked(table: PartitionTable, disk_size: int) -> PartitionTable:
             problems.append(f"partition {partition.number} does not lie on the disk")
             continue
         good.append(partition)
-    real = [partition for partition in good if partition.type not in _CONTAINERS]
+    real = [partition for partition in good if not is_container(partition)]
     for before, after in pairwise(real):
         if after.start < before.start + before.size:
             problems.append(f"partitions {before.number} and {after.number} overlap")

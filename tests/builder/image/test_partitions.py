@@ -91,6 +91,14 @@ def test_hybrid(gpt: Path, tool: Tool) -> None:
     assert len(table.partitions) == 3
 
 
+def test_a_gpt_that_the_mbr_does_not_announce_is_left_over(gpt: Path, tool: Tool) -> None:
+    tool("sfdisk", "--no-reread", "--wipe=never", gpt, stdin=b"label: dos\n4096,8192,83\n")
+    table = read(gpt)
+    assert (table.kind, [part.start for part in table.partitions]) == ("mbr", [4096 * 512])
+    assert table.problems == ("the GPT beside its MBR is left over, and was not used",)
+    assert b"EFI PART" in gpt.read_bytes()
+
+
 def test_no_table(tmp_path: Path) -> None:
     with RawReader(blank(tmp_path / "disk.raw")) as reader:
         assert read_partitions(reader) is None
