@@ -125,6 +125,22 @@ class SetUuid:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resize:
+    """Give the disk `disk` bytes, and one partition `size` bytes, which its filesystem fills afterwards.
+
+    Without a `partition` it is a disk that is one filesystem, without a table. Without a `size` no partition changes.
+    """
+
+    disk: int
+    partition: int | None = None
+    size: int | None = None
+    why: str = ""
+
+    def __str__(self) -> str:
+        return self.why or f"the disk has {self.disk} bytes"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Command:
     """Run something inside the guest, by the guest's own programs; its exit status is obeyed.
 
@@ -145,7 +161,19 @@ class Command:
         return self.why
 
 
-Edit = WriteFile | CopyIn | CopyOut | MakeDirectory | MakeLink | Remove | SetAttributes | SetLabel | SetUuid | Command
+Edit = (
+    WriteFile
+    | CopyIn
+    | CopyOut
+    | MakeDirectory
+    | MakeLink
+    | Remove
+    | SetAttributes
+    | SetLabel
+    | SetUuid
+    | Resize
+    | Command
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,6 +88,10 @@ class GuestFacts(ABC):
         """Return exactly `length` bytes of the disk itself: partition tables, boot code. Past its end are zeros."""
 
     @abstractmethod
+    def least_size(self, device: str) -> int:
+        """Return the size in bytes that the filesystem on that device could be shrunk to, roughly and never less."""
+
+    @abstractmethod
     def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:
         """Return the bytes of a regular file, links followed within the guest, or None when there is none.
 
@@ -144,6 +148,11 @@ class KnownFacts(GuestFacts):
     stats: Mapping[str, Stat] = field(default_factory=dict)  # where mode or owner matter
     disk: bytes = b""  # the disk's first bytes; what follows is zeros
     disk_size: int = 1 << 30
+    least_sizes: Mapping[str, int] = field(default_factory=dict)  # by device
+
+    def least_size(self, device: str) -> int:
+        """Return what `least_sizes` says."""
+        return self.least_sizes[device]
 
     def sectors(self, length: int, offset: int) -> bytes:
         """Return bytes of the disk."""

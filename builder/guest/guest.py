@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import singledispatchmethod
 from pathlib import Path
 
 from builder.errors import GuestError, InputError
-from builder.guest import commands, labels
+from builder.guest import commands, labels, resize
 from builder.guest.disk import Disk
 from builder.guest.edits import (
     Command,
@@ -23,6 +24,7 @@ from builder.guest.edits import (
     MakeDirectory,
     MakeLink,
     Remove,
+    Resize,
     SetAttributes,
     SetLabel,
     SetUuid,
@@ -74,6 +76,10 @@ class Guest(GuestFacts):
         """The size of the disk itself, in bytes."""
         return int(self._call("blockdev_getsize64", DEVICE))
 
+    def least_size(self, device: str) -> int:
+        """Return the size in bytes that the filesystem on that device could be shrunk to."""
+        return resize.least_size(self._session, self.disk, device)
+
     def sectors(self, length: int, offset: int) -> bytes:
         """Return bytes of the disk itself; zeros past its end."""
         return self.disk.sectors(DEVICE, length, offset)
@@ -94,8 +100,9 @@ class Guest(GuestFacts):
     def names(self, pattern: str) -> tuple[str, ...]:
         """Return the paths that match a glob, sorted."""
         if pattern not in self._names:
-            self.disk.mount("ro", pattern)
-            found = self._call("glob_expand", pattern, directoryslash=False)
+            self.disk.mount("ro", _literal(pattern))
+            # libguestfs would also take braces, which are no part of glob(7).
+            found = self._call("glob_expand", pattern.replace("{", r"\{"), directoryslash=False)
             self._names[pattern] = tuple(sorted(found))
         return self._names[pattern]
 
@@ -112,8 +119,11 @@ class Guest(GuestFacts):
         return str(self._call("readlink", path)) if found and found.is_link else None
 
     def _stat(self, path: str) -> Stat | None:
+        directory = posixpath.dirname(path)
+        if not self._call("is_dir", directory, followsymlinks=True):
+            return None
         # The list form answers for absent names too, with st_ino -1, where lstatns fails for any reason at all.
-        (found,) = self._call("lstatnslist", posixpath.dirname(path) or "/", [posixpath.basename(path) or "."])
+        (found,) = self._call("lstatnslist", directory, [posixpath.basename(path) or "."])
         if found["st_ino"] == -1:
             return None
         return Stat(mode=found["st_mode"], uid=found["st_uid"], gid=found["st_gid"], size=found["st_size"])
@@ -130,8 +140,7 @@ class Guest(GuestFacts):
         self._files.clear()
         self._names.clear()
         self._stats.clear()
-        if isinstance(edit, WriteFile | Command):
-            self.disk.forget_mounts()
+        self.disk.forget_mounts()
 
     @singledispatchmethod
     def _do(self, edit: Edit) -> str:
@@ -185,7 +194,7 @@ class Guest(GuestFacts):
                 raise GuestError(f"{wanted} in the guest is not a regular file")
         elif not self._call("is_dir", posixpath.dirname(path), followsymlinks=True):
             self._call("mkdir_p", posixpath.dirname(path))
-        aside = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)[:240]}.emi")
+        aside = posixpath.join(posixpath.dirname(path), ".emi-new")
         self._call("rm_f", aside)
         if present:
             self._call("cp_a", path, aside)  # owner, mode, ACL and SELinux context; the bytes are replaced
@@ -195,8 +204,10 @@ class Guest(GuestFacts):
     def _copy_out(self, edit: CopyOut) -> str:
         assert self._exchange.exports is not None
         self.disk.mount("ro", edit.path)
+        if not self._call("is_file", edit.path, followsymlinks=True):  # a fifo would hang, a device is not the guest's
+            raise GuestError(f"{edit.path} in the guest is not a regular file, and is not copied out")
         offset = 0
-        with open(self._exchange.exports / edit.name, "xb") as file:
+        with open(self._exchange.exports / edit.name, "wb") as file:
             while chunk := self._call("pread", edit.path, _CHUNK, offset):
                 file.write(chunk)
                 offset += len(chunk)
@@ -216,25 +227,42 @@ class Guest(GuestFacts):
         self.disk.mount("rw", edit.path)
         if not self._call("is_dir", posixpath.dirname(edit.path), followsymlinks=True):
             self._call("mkdir_p", posixpath.dirname(edit.path))
-        self._call("rm_f", edit.path)  # ln would make the link inside of a directory that a link leads to
-        self._call("ln_s", edit.target, edit.path)
+        path = self._real(edit.path)
+        self._call("rm_f", path)  # ln would make the link inside of a directory that a link leads to
+        self._call("ln_s", edit.target, path)
         return ""
 
     @_do.register
     def _remove(self, edit: Remove) -> str:
         self.disk.mount("rw", *edit.paths)
         for path in edit.paths:
-            if posixpath.normpath(path) in ("/", *self.disk.mount_points):
-                raise GuestError(f"{path} in the guest is where a filesystem is mounted, and stays")
-            self._call("rm_rf", path)
+            if not self._call("is_dir", posixpath.dirname(path.rstrip("/")) or "/", followsymlinks=True):
+                continue
+            real = self._real(path)
+            inner = real.rstrip("/") + "/"
+            if mounted := [point for point in self.disk.mount_points if f"{point}/".startswith(inner)]:
+                raise GuestError(f"{path} in the guest is, or holds, where a filesystem is mounted ({mounted[0]})")
+            self._call("rm_rf", real)
         return ""
+
+    def _real(self, path: str) -> str:
+        """Return the path with the links of its directory followed, as some of libguestfs' calls need it.
+
+        Those run a program in the appliance on a path below the guest's root, where an absolute link (/var/run ->
+        /run) would lead into the appliance.
+        """
+        name = posixpath.basename(path.rstrip("/"))
+        if name in ("", ".", ".."):
+            raise GuestError(f"{path} is no name of something in a directory of the guest")
+        return posixpath.join(self._call("realpath", posixpath.dirname(path.rstrip("/"))), name)
 
     @_do.register
     def _set_attributes(self, edit: SetAttributes) -> str:
         self.disk.mount("rw", edit.path)
         self._attributes(edit.path, edit.mode, edit.owner)
-        for name in self._call("find", edit.path) if edit.recursive else ():
-            path = posixpath.join(edit.path, name)
+        top = self._call("realpath", edit.path) if edit.recursive else ""
+        for name in self._call("find", top) if edit.recursive else ():
+            path = f"{top.rstrip('/')}/{name.lstrip('/')}"
             found = self._stat(path)
             if found and not found.is_link:
                 self._attributes(path, edit.mode, edit.owner)
@@ -268,6 +296,11 @@ class Guest(GuestFacts):
         return ""
 
     @_do.register
+    def _resize(self, edit: Resize) -> str:
+        resize.resize(self._session, self.disk, edit)
+        return ""
+
+    @_do.register
     def _command(self, edit: Command) -> str:
         self.disk.mount_all()
         return commands.run(self._session, edit)
@@ -277,3 +310,10 @@ class Guest(GuestFacts):
         if found is None:
             raise GuestError(f"there is no filesystem on {device} {wanted}")
         return found
+
+
+def _literal(pattern: str) -> str:
+    """Return the part of a glob that is a plain path: where whatever it matches must lie."""
+    parts = pattern.split("/")
+    magic = next((at for at, part in enumerate(parts) if re.search(r"[*?[\\]", part)), len(parts))
+    return "/".join(parts[:magic]) or "/"

@@ -64,6 +64,7 @@ class Session:
         self._began = time.monotonic()
         self._launch = self._worker.begin(lambda: self._launching(cache))
         self._monitor: Monitor | None = None
+        self.layer: Layer | None = None  # what is plugged in
         self._pid: int | None = None
         self._open = True
         # libguestfs closes forgotten handles when the process exits, and crashes where one is launching just then.
@@ -121,12 +122,16 @@ class Session:
         for block in monitor.execute("query-block"):
             if block["device"] == "hd0" and "qdev" in block:  # the placeholder, as libguestfs names its first disk
                 monitor.execute("device_del", {"id": block["qdev"]})
-        self._await_unplugged()
         monitor.execute("blockdev-add", node(disk) | {"node-name": "image", "discard": "unmap"})
+        self.layer = disk
+        self._plug(disk)
+
+    def _plug(self, disk: Layer) -> None:
+        self._await_unplugged()
         # werror: by default qemu stops the machine when the host's disk is full, and would look hung.
         place: dict[str, Any] = {"driver": "scsi-hd", "bus": "scsi.0", "scsi-id": 0, "drive": "image", "id": "image"}
         sectors = {"logical_block_size": disk.sector_size, "physical_block_size": disk.sector_size}
-        monitor.execute("device_add", place | sectors | {"werror": "report", "rerror": "report"})
+        self._talk().execute("device_add", place | sectors | {"werror": "report", "rerror": "report"})
         self._await_plugged()
         # The name appears before the partitions are read; this waits for that, and for udev. Refused (busy) only where
         # they were read and taken up already, as LVM does; a dead appliance says so again at the next call.
@@ -138,6 +143,36 @@ class Session:
 
         Raises DiskFull or ToolFailed when a write failed on the way, whatever the guest made of that.
         """
+        self._unplug()
+        self._talk().execute("blockdev-del", {"node-name": "image"})
+        self._raise_write_errors()
+
+    def resize(self, size: int) -> None:
+        """Give the image that is plugged in another virtual size, in bytes; everything of it is unmounted for it.
+
+        What lay beyond a smaller size is gone; what a larger one brings reads as zeros, whatever lies below the layer.
+        Raises GuestError where the image is a part of a disk, DiskFull.
+        """
+        assert self.layer is not None
+        if self.layer.window is not None:
+            raise GuestError(
+                "a part of a disk has no size of its own to change",
+                hint="A `convert` step before this one makes it an image of its own.",
+            )
+        self._unplug()
+        self._talk().execute("block_resize", {"node-name": "image", "size": size})
+        self._plug(self.layer)
+        if self.calls["lvm_scan"]:
+            self.call("lvm_scan", True)  # noqa: FBT003 - libguestfs' own signature: activate
+
+    def flush(self) -> None:
+        """Have the layer's file say what the guest has written so far, for a reader beside qemu."""
+        self.call("sync")
+        said = self._talk().execute("human-monitor-command", {"command-line": "qemu-io image flush"})
+        if said:
+            raise ToolFailed(f"qemu could not flush the image: {said.strip()}")
+
+    def _unplug(self) -> None:
         self.call("umount_all")
         if self.calls["lvm_scan"]:
             self.call("vg_activate_all", False)  # noqa: FBT003 - libguestfs' own signature: activate
@@ -145,8 +180,6 @@ class Session:
         monitor = self._talk()
         monitor.execute("device_del", {"id": "image"})
         monitor.wait_for("DEVICE_DELETED", lambda data: data.get("device") == "image")
-        monitor.execute("blockdev-del", {"node-name": "image"})
-        self._raise_write_errors()
 
     def call(self, name: str, *arguments: object, within: float | None = None, **options: object) -> Any:
         """Make one libguestfs call and return its result; it is counted in `calls`.
