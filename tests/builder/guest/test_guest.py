@@ -75,6 +75,10 @@ def test_gpt_with_everything(look, disks, part, appliance):
     ]
     paths = ["/etc/fstab", "/etc/os-release", "/etc/absent", "/etc"]
     assert [guest.read(path) for path in paths] == [b"# empty\n", b"ID=debian\n", None, None]
+    assert b"".join(guest.stream("/etc/os-release") or ()) == b"ID=debian\n"
+    assert guest.stream("/etc") is None
+    with pytest.raises(GuestError, match="larger than 0 MiB"):
+        list(guest.stream("/etc/fstab", limit=3) or ())
     assert guest.filesystem("/dev/sda3").uuid == uuid
     assert guest.partition(1).partlabel == "EFI System"
     said = proc.run(["sgdisk", "-i", "3", disk]).stdout.decode()

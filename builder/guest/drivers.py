@@ -1,0 +1,178 @@
+"""Which drivers a guest's kernels can begin with: built in, in the initramfs, or only on the disk they are to reach.
+
+Sources: modules.dep(5), modules.builtin in Documentation/kbuild/kbuild.rst of Linux; the names of initramfs files are
+those of update-initramfs(8), dracut(8), mkinitcpio(8), kernel-install(8) and the old mkinitrd(8).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from builder.errors import FormatRefused
+from builder.guest import initramfs
+from builder.guest.facts import GuestFacts
+from builder.guest.initramfs import module_name
+
+Where = Literal["built in", "in the initramfs", "on the disk only", "not in this kernel"]
+
+# What a recipe calls a group of drivers, and the modules in it. A name that is no group is a module.
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "virtio": ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net"),
+    "nvme": ("nvme",),
+    "ena": ("ena",),
+    "xen-blkfront": ("xen_blkfront",),
+    "xen-netfront": ("xen_netfront",),
+    "ixgbevf": ("ixgbevf",),
+}
+# What the same driver is called in the kernels of EL5 (kmod-xenpv and the xen kernel), and of SUSE 10 and 11.
+_ALIASES: Mapping[str, tuple[str, ...]] = {
+    "xen_blkfront": ("xenblk", "xen_vbd", "xenvbd"),
+    "xen_netfront": ("xennet", "xen_vnif"),
+}
+# For kernels before 2.6.33, which have no modules.builtin; also in /boot/config-VERSION of later ones.
+_CONFIG: Mapping[str, tuple[str, ...]] = {
+    "virtio_pci": ("VIRTIO_PCI",),
+    "virtio_blk": ("VIRTIO_BLK",),
+    "virtio_scsi": ("SCSI_VIRTIO",),
+    "virtio_net": ("VIRTIO_NET",),
+    "nvme": ("BLK_DEV_NVME",),
+    "ena": ("ENA_ETHERNET",),
+    "xen_blkfront": ("XEN_BLKDEV_FRONTEND", "XEN_BLKDEV_FRONT"),
+    "xen_netfront": ("XEN_NETDEV_FRONTEND", "XEN_NETDEV_FRONT"),
+    "ixgbevf": ("IXGBEVF",),
+}
+_TREES = ("/lib/modules", "/usr/lib/modules")
+_NAMED_FOR = (  # where an initramfs lies that is named for its kernel's version; the first that is there counts
+    "/boot/initrd.img-{}",
+    "/boot/initramfs-{}.img",
+    "/boot/initrd-{}",
+    "/boot/initrd-{}.img",
+    "/lib/modules/{}/initramfs.img",
+    "/usr/lib/modules/{}/initramfs.img",
+    "/lib/modules/{}/initrd",
+    "/usr/lib/modules/{}/initrd",
+)
+_BY_ENTRY = ("/boot/*/{}/initrd", "/efi/*/{}/initrd", "/boot/efi/*/{}/initrd")  # kernel-install's layout "bls"
+_INITRAMFS_LIMIT = 512 << 20  # bytes, compressed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A kernel whose modules are installed: `version` as `uname -r` says it, `initramfs` empty when there is none."""
+
+    version: str
+    modules: str  # its directory, /lib/modules/VERSION
+    initramfs: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drivers:
+    """The modules that a kernel has, by where they are; `trouble` says why its initramfs could not be read."""
+
+    kernel: Kernel
+    builtin: frozenset[str] = frozenset()
+    packed: frozenset[str] = frozenset()  # in the initramfs
+    installed: frozenset[str] = frozenset()  # below /lib/modules
+    trouble: str = ""
+    contents: initramfs.Contents | None = field(default=None, repr=False)
+
+    def where(self, module: str) -> Where:
+        """Say where the driver is that Linux calls `module` today (`-` or `_`)."""
+        name = module.replace("-", "_")
+        names = {name, *_ALIASES.get(name, ())}
+        if names & self.builtin:
+            return "built in"
+        if names & self.packed:
+            return "in the initramfs"
+        return "on the disk only" if names & self.installed else "not in this kernel"
+
+    def early(self, module: str) -> bool:
+        """Say whether the driver is there before the root filesystem is."""
+        return self.where(module) in ("built in", "in the initramfs")
+
+    def lacking(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """Return the modules of those groups (or modules) that the initramfs could have and has not, by their names."""
+        found: list[str] = []
+        for module in modules_of(wanted):
+            if self.where(module) == "on the disk only":
+                found += sorted({module, *_ALIASES.get(module, ())} & self.installed)
+        return tuple(found)
+
+
+def modules_of(wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the modules that groups stand for, and other names as modules, each once, as `lsmod` calls them."""
+    names = (module.replace("-", "_") for group in wanted for module in GROUPS.get(group, (group,)))
+    return tuple(dict.fromkeys(names))
+
+
+def kernels(facts: GuestFacts) -> tuple[Kernel, ...]:
+    """Return the guest's kernels, oldest version first, each with the initramfs that is named for it."""
+    found: dict[str, Kernel] = {}
+    for tree in _TREES:
+        for path in facts.names(f"{tree}/*/modules.dep"):
+            directory = path.rpartition("/")[0]
+            version = directory.rpartition("/")[2]
+            if version not in found:
+                kernel = Kernel(version=version, modules=directory)
+                found[version] = Kernel(version=version, modules=directory, initramfs=_initramfs(facts, kernel))
+    return tuple(sorted(found.values(), key=lambda kernel: natural(kernel.version)))
+
+
+def natural(version: str) -> list[tuple[int, str]]:
+    """Return a key that puts 6.10 behind 6.9."""
+    return [(int(digits or 0), text) for digits, text in re.findall(r"([0-9]{1,18})|([^0-9]+)", version)]
+
+
+def drivers(facts: GuestFacts, kernel: Kernel) -> Drivers:
+    """Return which drivers that kernel has, and where. Reads its whole initramfs, if it has one.
+
+    An initramfs that cannot be read is no error here: `trouble` says why.
+    """
+    contents, trouble = None, ""
+    if not kernel.initramfs:
+        trouble = f"kernel {kernel.version} has no initramfs"
+    else:
+        try:
+            pieces = facts.stream(kernel.initramfs, limit=_INITRAMFS_LIMIT)
+            contents = initramfs.read(pieces or (), path=kernel.initramfs)
+        except FormatRefused as error:
+            trouble = error.message
+        if contents and contents.hides:
+            trouble = f"{kernel.initramfs} keeps its files in {contents.hides}, which is not read here"
+    return Drivers(
+        kernel=kernel,
+        builtin=_builtin(facts, kernel),
+        packed=contents.modules if contents else frozenset(),
+        installed=_modules(facts.text(f"{kernel.modules}/modules.dep"), end=":"),
+        trouble=trouble,
+        contents=contents,
+    )
+
+
+def _initramfs(facts: GuestFacts, kernel: Kernel) -> str:
+    for pattern in _NAMED_FOR:
+        if facts.exists(path := pattern.format(kernel.version)):
+            return path
+    if facts.exists(kept := f"{kernel.modules}/pkgbase"):  # Arch: files are named for the kernel's package
+        package = facts.text(kept).strip()
+        if re.fullmatch(r"[a-z0-9@._+-]+", package) and facts.exists(path := f"/boot/initramfs-{package}.img"):
+            return path
+    if re.fullmatch(r"[^\[\]*?\\/]+", kernel.version):
+        for pattern in _BY_ENTRY:
+            if found := facts.names(pattern.format(kernel.version)):
+                return found[0]
+    return ""
+
+
+def _builtin(facts: GuestFacts, kernel: Kernel) -> frozenset[str]:
+    listed = _modules(facts.text(f"{kernel.modules}/modules.builtin"))
+    configured = set(re.findall(r"(?m)^CONFIG_(\w+)=y$", facts.text(f"/boot/config-{kernel.version}"), re.ASCII))
+    return listed | {module for module, names in _CONFIG.items() if configured.intersection(names)}
+
+
+def _modules(text: str, *, end: str = "") -> frozenset[str]:
+    paths = (line.partition(end)[0] if end else line for line in text.splitlines())
+    return frozenset(name for path in paths if (name := module_name(path.strip())))

@@ -1,0 +1,103 @@
+"""Which drivers a guest's kernels can begin with."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from builder.guest.drivers import GROUPS, Kernel, drivers, kernels, modules_of
+from builder.guest.facts import KnownFacts
+
+spec = importlib.util.spec_from_file_location("archives", Path(__file__).with_name("archives.py"))
+archives = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(archives)
+
+DEP = b"kernel/drivers/block/virtio_blk.ko.xz: kernel/drivers/virtio/virtio_ring.ko.xz\nkernel/net/xen-netfront.ko:\n"
+BUILTIN = b"kernel/drivers/virtio/virtio_pci.ko\nkernel/drivers/nvme/host/nvme.ko\n"
+
+
+def guest(version: str = "6.1.0", **more: bytes) -> KnownFacts:
+    files = {f"/lib/modules/{version}/modules.dep": DEP, f"/lib/modules/{version}/modules.builtin": BUILTIN}
+    return KnownFacts(files={**files, **more})
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/boot/initrd.img-6.1.0", {}),  # Debian, Ubuntu
+        ("/boot/initramfs-6.1.0.img", {}),  # Fedora, EL
+        ("/boot/initrd-6.1.0", {}),  # SUSE
+        ("/boot/initrd-6.1.0.img", {}),  # EL5
+        ("/boot/0123456789abcdef/6.1.0/initrd", {}),  # kernel-install
+        ("/lib/modules/6.1.0/initramfs.img", {}),  # image mode
+        ("/boot/initramfs-linux-lts.img", {"/lib/modules/6.1.0/pkgbase": b"linux-lts\n"}),  # Arch
+        ("", {"/boot/initramfs-6.0.0.img": b""}),
+        ("", {"/lib/modules/6.1.0/pkgbase": b"../../etc\n"}),
+    ],
+)
+def test_where_an_initramfs_lies(path, more):
+    facts = guest(**({path: b""} if path else {}), **more)
+    assert kernels(facts) == (Kernel(version="6.1.0", modules="/lib/modules/6.1.0", initramfs=path),)
+
+
+def test_kernels_in_order_and_each_once():
+    files = dict.fromkeys((f"/lib/modules/{version}/modules.dep" for version in ("6.10.1", "6.9.2-a", "6.9.2")), b"")
+    facts = KnownFacts(files={**files, "/usr/lib/modules/6.9.2/modules.dep": b"", "/lib/modules/left/": b""})
+    assert [kernel.version for kernel in kernels(facts)] == ["6.9.2", "6.9.2-a", "6.10.1"]
+
+
+def test_where_each_driver_is():
+    packed = archives.PACKERS["zstd"](archives.newc("lib/modules/6.1.0/kernel/xen-netfront.ko.zst"))
+    facts = guest(**{"/boot/initrd.img-6.1.0": packed})
+    found = drivers(facts, kernels(facts)[0])
+    assert {module: found.where(module) for module in ("virtio_blk", "xen-netfront", "nvme", "virtio_pci", "ena")} == {
+        "virtio_blk": "on the disk only",
+        "xen-netfront": "in the initramfs",
+        "nvme": "built in",
+        "virtio_pci": "built in",
+        "ena": "not in this kernel",
+    }
+    assert found.lacking(["virtio", "ena", "xen-netfront"]) == ("virtio_blk",)
+    assert not found.early("virtio_blk")
+    assert found.trouble == ""
+
+
+def test_old_names_and_kernels_without_a_list_of_what_is_built_in():
+    version = "2.6.18-398.el5"
+    files = {
+        f"/lib/modules/{version}/modules.dep": b"/lib/modules/X/extra/xen-vbd.ko: a.ko\n/x/xen-vnif.ko:\n",
+        f"/boot/initrd-{version}.img": archives.PACKERS["gzip"](archives.newc("lib/xen-vbd.ko", "init")),
+        f"/boot/config-{version}": b"# CONFIG_VIRTIO_NET is not set\nCONFIG_VIRTIO_BLK=y\nCONFIG_VIRTIO_PCI=m\n",
+    }
+    facts = KnownFacts(files=files)
+    found = drivers(facts, kernels(facts)[0])
+    assert found.where("xen-blkfront") == "in the initramfs"
+    assert found.where("virtio_blk") == "built in"
+    assert found.where("virtio_pci") == "not in this kernel"
+    assert found.lacking(tuple(GROUPS)) == ("xen_vnif",)
+
+
+@pytest.mark.parametrize(
+    ("initramfs", "trouble"),
+    [
+        (None, "kernel 6.1.0 has no initramfs"),
+        (b"\x7fELF", "/boot/initrd.img-6.1.0 is no initramfs"),
+        (archives.newc("squashfs-root.img"), "keeps its files in squashfs-root.img, which is not read here"),
+    ],
+)
+def test_an_initramfs_that_cannot_be_read_is_told(initramfs, trouble):
+    facts = guest(**({"/boot/initrd.img-6.1.0": initramfs} if initramfs else {}))
+    found = drivers(facts, kernels(facts)[0])
+    assert trouble in found.trouble
+    assert found.where("nvme") == "built in"
+
+
+def test_groups_are_modules():
+    assert modules_of(["virtio", "nvme", "virtio_blk", "xen-blkfront", "mpt3sas"]) == (
+        *GROUPS["virtio"],
+        "nvme",
+        "xen_blkfront",
+        "mpt3sas",
+    )
