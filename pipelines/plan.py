@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from builder.cloud.claims import RECIPE_TAG, Claim
 from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
 from pipelines.journal import Abandon, Effect, Intent, Journal, Result
 from pipelines.recipe import Recipe, StepItem
+from pipelines.recipe.parts import PARTS, pick, split
 from pipelines.step import AnyArtifact, CloudStep, GuestStep, Inputs
 from pipelines.store import FileStore
 from pipelines.targets import Target
@@ -72,28 +74,38 @@ class Prospect:
 def arrange(recipe: Recipe) -> tuple[Node, ...]:
     """Return the recipe's steps as nodes, in an order in which every input comes first.
 
-    A guest step joins the one before it when nothing else needs that one's result.
+    A guest step joins the one before it when nothing else needs that one's image. A kernel that was copied out stays
+    beside the image through the guest steps that follow, so who needs only that keeps nothing apart.
     """
-    users = Counter(needed for item in recipe.steps for needed in needs(item))
-    users.update(output.step for output in recipe.outputs.values())
+    takes = [split(reference) for item in recipe.steps for reference in _references(item)]
+    takes += [(output.step, output.field if output.field in PARTS else None) for output in recipe.outputs.values()]
+    users = Counter(id_ for id_, part in takes if part is None)
+    copies_used = {id_ for id_, part in takes if part}
     nodes: list[Node] = []
     for item in recipe.steps:
         before = nodes[-1] if nodes else None
-        if (
-            before
-            and isinstance(item.step, GuestStep)
-            and isinstance(before.items[-1].step, GuestStep)
-            and item.source == before.id
-            and users[before.id] == 1
-        ):
+        if before and item.source == before.id and users[before.id] == 1 and _joins(item, before, copies_used):
             nodes[-1] = Node(items=(*before.items, item))
         else:
             nodes.append(Node(items=(item,)))
     return tuple(nodes)
 
 
+def _joins(item: StepItem, before: Node, copies_used: AbstractSet[str]) -> bool:
+    """Say whether the step can share the launch of the node whose image it takes."""
+    if not isinstance(item.step, GuestStep) or not isinstance(before.items[-1].step, GuestStep):
+        return False
+    ids = {each.id for each in before.items}
+    replaces = item.step.copies_out and ids & copies_used  # the result has one kernel: this step's
+    return not replaces and ids.isdisjoint(split(reference)[0] for reference in item.references.values())
+
+
 def needs(item: StepItem) -> list[str]:
     """Return the ids of the steps whose results the step takes, once for each use."""
+    return [split(reference)[0] for reference in _references(item)]
+
+
+def _references(item: StepItem) -> list[str]:
     return [*([item.source] if item.source else []), *item.references.values()]
 
 
@@ -133,12 +145,20 @@ def key_of(made_of: Mapping[str, Any]) -> str:
 
 
 def bind(node: Node, results: Mapping[str, AnyArtifact]) -> Inputs | None:
-    """Return the node's inputs, or None while one of them does not exist yet."""
+    """Return the node's inputs, or None while one of them does not exist yet. Raises InputError (see `pick`)."""
     needed = {need for item in node.items for need in needs(item)} - {item.id for item in node.items}
     if not needed <= results.keys():
         return None
-    references = {name: results[step] for item in node.items for name, step in item.references.items()}
-    return Inputs(source=results[node.source] if node.source else None, named=references)
+    references = {name: pick(step, results) for item in node.items for name, step in item.references.items()}
+    return Inputs(source=pick(node.source, results) if node.source else None, named=references)
+
+
+def by_id(node: Node, result: AnyArtifact) -> dict[str, AnyArtifact]:
+    """Return a node's result under the ids of all its steps.
+
+    Of the steps before its last nobody takes the whole result: they would not have been joined (`arrange`).
+    """
+    return {item.id: result for item in node.items}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +178,7 @@ class Surveyor:
         for node in arrange(self.recipe):
             prospect = self.prospect(node, bind(node, results), pins)
             if prospect.result:
-                results[node.id] = prospect.result
+                results |= by_id(node, prospect.result)
             sizes[node.id] = self._size(prospect, sizes)
             prospects.append(replace(prospect, expected=sizes[node.id]))
         return tuple(prospects)

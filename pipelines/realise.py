@@ -197,7 +197,9 @@ class Realiser:
         if target.exists():
             image = store.seal_layer(target, base)
         beside = {path.name: store.seal_file(path, name=path.name) for path in sorted(exports.iterdir())}
-        return image.model_copy(update={"kernel": base.kernel, "ramdisk": base.ramdisk, **beside})
+        # A kernel that comes without a ramdisk must not be left with that of the kernel before it.
+        kept = {} if beside else {"kernel": base.kernel, "ramdisk": base.ramdisk}
+        return image.model_copy(update={"kernel": None, "ramdisk": None, **kept, **beside})
 
     def _plan_of(self, item: StepItem) -> GuestPlan:
         step, pins = item.step, self.pins.get(item.id) or {}

@@ -25,7 +25,7 @@ from pipelines import locks
 from pipelines.events import RunFinished, RunStarted, StepFinished, StepProgress, StepStarted, Watcher
 from pipelines.home import Home
 from pipelines.journal import Journal, Run, Status
-from pipelines.plan import Node, Prospect, Surveyor, arrange, bind, needs
+from pipelines.plan import Node, Prospect, Surveyor, arrange, bind, by_id, needs
 from pipelines.realise import Ahead, Realiser
 from pipelines.recipe import Recipe, StepItem
 from pipelines.step import AnyArtifact, GuestStep, Outside
@@ -241,7 +241,7 @@ class Runner:
                     self._unpin(run, node, pins)
                     raise
                 steps.append(finished)
-                results[node.id] = finished.result
+                results |= by_id(node, finished.result)
         return results
 
     def _preflight(self, prospects: Sequence[Prospect]) -> None:

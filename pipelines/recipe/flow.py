@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.artifact import ImageFile
 from pipelines.kinds import Kinds
 from pipelines.recipe.model import Output
 from pipelines.recipe.nodes import MapNode, Node, noun
 from pipelines.recipe.options import Given, as_text
+from pipelines.recipe.parts import PARTS, split
 from pipelines.recipe.problems import any_of, closest, quoted
 from pipelines.recipe.shape import Referred, dotted
 from pipelines.recipe.source import Findings, Span
-from pipelines.step import AnyArtifact, Options, Step
+from pipelines.step import AnyArtifact, GuestStep, Options, Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """An id of another step, and where it is written."""
+    """An id of another step, or ID.PART for a file beside its image, and where it is written."""
 
     id: str
     at: Span
@@ -39,6 +41,15 @@ class Draft:
     references: Sequence[Referred] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Taken:
+    """What a step takes of an earlier one."""
+
+    name: str  # as the recipe writes it: ID or ID.PART
+    draft: Draft
+    gives: type[AnyArtifact] | None  # None when it cannot be told
+
+
 class Flow:
     """Binds each step to the earlier ones it uses."""
 
@@ -47,18 +58,18 @@ class Flow:
         self._kinds = kinds
         self._findings = findings
         self._used: set[str] = set()
+        self._sources: dict[str, _Taken | None] = {}
 
     def bind(self) -> dict[str, str | None]:
-        """Return the source of each step by id; report what dangles or does not fit."""
-        sources: dict[str, str | None] = {}
+        """Return the source of each step by id, as ID or ID.PART; report what dangles or does not fit."""
         for index, draft in enumerate(self._drafts):
-            source = self._source(index, draft)
-            sources[draft.id] = source.id if source else None
+            self._sources[draft.id] = self._source(index, draft)
             for reference in draft.references:
                 self._reference(index, draft, reference)
-        return sources
+            self._warn_stale(draft)
+        return {id_: taken.name if taken else None for id_, taken in self._sources.items()}
 
-    def _source(self, index: int, draft: Draft) -> Draft | None:
+    def _source(self, index: int, draft: Draft) -> _Taken | None:
         takes = draft.step.accepts if draft.step else (object,)
         if not takes:
             if draft.source:
@@ -66,49 +77,90 @@ class Flow:
                 self._findings.add(draft.source.at, message, where=f"{draft.where}.from")
             return None
         if draft.source:
-            source = self._earlier(index, draft.source, f"{draft.where}.from")
+            source = self._take(index, draft.source, f"{draft.where}.from")
         elif index:
-            source = self._drafts[index - 1]
+            source = _whole(self._drafts[index - 1])
         else:
             source = None
             if draft.step:
                 self._refuse_first(draft, draft.step)
         if source:
-            self._used.add(source.id)
-            if draft.step and source.step and not issubclass(source.step.returns, draft.step.accepts):
-                self._refuse_source(draft, draft.step, source, source.step.returns)
+            self._used.add(source.draft.id)
+            if draft.step and source.gives and not issubclass(source.gives, draft.step.accepts):
+                self._refuse_source(draft, draft.step, source.name, source.gives)
         return source
 
     def _reference(self, index: int, draft: Draft, reference: Referred) -> None:
         assert draft.given
         where = draft.given.at(reference.path)
         at = draft.given.find(reference.path).span
-        target = self._earlier(index, Named(id=reference.id, at=at), where)
+        target = self._take(index, Named(id=reference.id, at=at), where)
         if target is None:
             return
-        self._used.add(target.id)
-        if target.step and not issubclass(target.step.returns, reference.mark.to):
+        self._used.add(target.draft.id)
+        if target.gives and not issubclass(target.gives, reference.mark.to):
             message = (
                 f"`{dotted(reference.path)}` of step `{draft.kind}` takes {reference.mark.to.noun}, "
-                f"but `{target.id}` gives {target.step.returns.noun}"
+                f"but `{target.name}` gives {target.gives.noun}"
             )
             self._findings.add(at, message, where=where)
 
+    def _take(self, index: int, named: Named, where: str) -> _Taken | None:
+        """Return what is named of the steps before that index; report a name that leads to nothing."""
+        _, part = split(named.id)
+        draft = self._earlier(index, named, where)
+        if draft is None:
+            return None
+        if part is None:
+            return _whole(draft)
+        if part not in PARTS:
+            near = closest(part, PARTS)
+            rest = "" if near else f"; there are {any_of((f'`{name}`' for name in PARTS), 'and')}"
+            message = f"no step's result has a part {quoted(part)}{rest}"
+            self._findings.add(named.at, message, where=where, suggestion=near and f"{draft.id}.{near}")
+            return None
+        if not self._may_have(draft, part):
+            self._refuse_part(index, draft, part, named.at, where)
+            return None
+        return _Taken(name=named.id, draft=draft, gives=PARTS[part])
+
+    def _may_have(self, draft: Draft, part: str) -> bool:
+        """Say whether the step's image may have that file beside it: some guest step on the way copied one out."""
+        return any(each.step is None or part in _copied(each.step) for each in self._way(draft))
+
+    def _way(self, draft: Draft) -> Iterator[Draft]:
+        """Yield the steps that handed the image on with what is beside it: the step itself, then those before it."""
+        here: Draft | None = draft
+        while here:
+            yield here
+            source = self._sources.get(here.id)
+            keeps = here.step is None or here.step.hands_on or isinstance(here.step, GuestStep)
+            here = source.draft if keeps and source and "." not in source.name else None
+
+    def _refuse_part(self, index: int, draft: Draft, part: str, at: Span, where: str) -> None:
+        others = (each for each in reversed(self._drafts[:index]) if each.step and self._may_have(each, part))
+        near = next((f"{each.id}.{part}" for each in others), None)
+        makers = [f"`{name}`" for name, kind in self._all() if part in _copied(kind)]
+        message = f"`{draft.id}` has no {part} beside its image: no {any_of(makers or ['such'])} step led to it"
+        if draft.step and draft.step.returns is not ImageFile:
+            message = f"`{draft.id}` gives {draft.step.returns.noun}, which has no {part}"
+        self._findings.add(at, message, where=where, suggestion=near)
+
     def _earlier(self, index: int, named: Named, where: str) -> Draft | None:
+        id_, part = split(named.id)
         for draft in self._drafts[:index]:
-            if draft.id == named.id:
+            if draft.id == id_:
                 return draft
         ids = [draft.id for draft in self._drafts]
-        if named.id in ids:
-            place = ids.index(named.id)
-            message = (
-                f"step `{named.id}` comes later, in line {self._drafts[place].key.line + 1}; a step uses earlier ones"
-            )
-            message = f"step `{named.id}` cannot use its own result" if place == index else message
+        if id_ in ids:
+            place = ids.index(id_)
+            message = f"step `{id_}` comes later, in line {self._drafts[place].key.line + 1}; a step uses earlier ones"
+            message = f"step `{id_}` cannot use its own result" if place == index else message
             self._findings.add(named.at, message, where=where)
         else:
-            near = closest(named.id, ids[:index])
-            self._findings.add(named.at, f"there is no step {quoted(named.id)}", where=where, suggestion=near)
+            near = closest(id_, ids[:index])
+            near = f"{near}.{part}" if near and part else near
+            self._findings.add(named.at, f"there is no step {quoted(id_)}", where=where, suggestion=near)
         return None
 
     def _refuse_first(self, draft: Draft, step: Step[Any]) -> None:
@@ -119,14 +171,14 @@ class Flow:
         message = f"step `{draft.kind}` takes {_nouns(step)}, but no step comes before it{advice}"
         self._findings.add(draft.key, message, where=draft.where)
 
-    def _refuse_source(self, draft: Draft, step: Step[Any], source: Draft, gives: type[AnyArtifact]) -> None:
+    def _refuse_source(self, draft: Draft, step: Step[Any], source: str, gives: type[AnyArtifact]) -> None:
         between = [
             f"a `{name}` step"
             for name, kind in self._all()
             if issubclass(gives, kind.accepts) and issubclass(kind.returns, step.accepts) and name != draft.kind
         ]
         advice = f"; add {any_of(between)} between" if between else ""
-        message = f"step `{draft.kind}` takes {_nouns(step)}, but `{source.id}` gives {gives.noun}{advice}"
+        message = f"step `{draft.kind}` takes {_nouns(step)}, but `{source}` gives {gives.noun}{advice}"
         at = draft.source.at if draft.source else draft.key
         self._findings.add(at, message, where=draft.where)
 
@@ -152,25 +204,50 @@ class Flow:
             message = f"an output is the id of a step, or ID.FIELD for a part of its result, not {noun(node)}"
             self._findings.add(node.span, message, where=where)
             return None
-        id_, dot, field = text.partition(".")
-        draft = self._earlier(len(self._drafts), Named(id=id_, at=node.span), where)
+        id_, field = split(text)
+        end = len(self._drafts)
+        draft = self._earlier(end, Named(id=id_, at=node.span), where)
         if draft is None:
             return None
         self._used.add(id_)
         fields = [name for name in draft.step.returns.model_fields if name != "kind"] if draft.step else []
-        if dot and draft.step and field not in fields:
+        if field in PARTS and field in fields:
+            if not self._may_have(draft, field):
+                self._refuse_part(end, draft, field, node.span, where)
+        elif field is not None and draft.step and field not in fields:
             message = f"{draft.step.returns.noun} has no field {quoted(field)}"
             near = closest(field, fields)
             if near is None:
                 message += f"; it has {any_of((f'`{name}`' for name in fields), 'and')}"
             self._findings.add(node.span, message, where=where, suggestion=near and f"{id_}.{near}")
-        return Output(step=id_, field=field if dot else None)
+        return Output(step=id_, field=field)
+
+    def _warn_stale(self, draft: Draft) -> None:
+        """Warn of a step that may change the kernel after it was copied out."""
+        if not isinstance(draft.step, GuestStep) or not draft.step.may_change_kernel:
+            return
+        before = (each for each in self._way(draft) if each is not draft and each.step and _copied(each.step))
+        if earlier := next(before, None):
+            message = (
+                f"step `{draft.kind}` may change the guest's kernel or its initramfs after `{earlier.id}` copied them "
+                f"out; put it before `{earlier.id}`"
+            )
+            self._findings.warn(draft.key, message, where=draft.where)
 
     def warn_unused(self) -> None:
         """Warn of every step whose result nothing uses; the last one may stand for itself."""
         for draft in self._drafts[:-1]:
             if draft.id not in self._used:
                 self._findings.warn(draft.key, f"nothing uses the result of step `{draft.id}`", where=draft.where)
+
+
+def _whole(draft: Draft) -> _Taken:
+    return _Taken(name=draft.id, draft=draft, gives=draft.step.returns if draft.step else None)
+
+
+def _copied(step: Step[Any]) -> tuple[str, ...]:
+    """Return the parts that a step puts beside its image."""
+    return step.copies_out if isinstance(step, GuestStep) else ()
 
 
 def _nouns(step: Step[Any]) -> str:

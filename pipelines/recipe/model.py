@@ -21,8 +21,8 @@ class StepItem:
     kind: str
     step: Step[Any]
     options: Options
-    source: str | None  # id of the step whose result comes in; None for a step that takes nothing
-    references: Mapping[str, str]  # option -> id of an earlier step; nested options as `volumes[0].snapshot`
+    source: str | None  # id of the step whose result comes in, or ID.PART; None for a step that takes nothing
+    references: Mapping[str, str]  # option -> ID or ID.PART of an earlier step; nested as `volumes[0].snapshot`
     line: int  # of the kind's key, counted from 1
 
 

@@ -40,6 +40,7 @@ class ExpectStep(LocalStep[ExpectOptions]):
     options = ExpectOptions
     accepts = (ImageFile, File)
     returns = ImageFile
+    hands_on = True
 
     def build(self, options: ExpectOptions, inputs: Inputs, work: Work) -> ImageFile:
         """Look at the image's tables and superblocks, some kilobytes in all."""
