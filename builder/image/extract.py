@@ -71,8 +71,9 @@ _CHOICES = ("partition", "root", "label", "type", "volume")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Bytes `offset` to `offset + size` of a disk, and what they are, for people."""
+    """Bytes `offset` to `offset + size` of a disk, and what they are, for people; `number` None is the whole disk."""
 
+    number: int | None
     offset: int
     size: int
     title: str
@@ -100,10 +101,10 @@ class Layout:
     def place(self, number: int | None) -> Place | None:
         """Return where partition `number` lies, None being the whole disk."""
         if number is None:
-            return Place(offset=0, size=self.size, title=f"the whole disk ({self._filesystem(None)})")
+            return Place(number=None, offset=0, size=self.size, title=f"the whole disk ({self._filesystem(None)})")
         for part in self.table.partitions if self.table else ():
             if part.number == number:
-                return Place(offset=part.start, size=part.size, title=self.title(part))
+                return Place(number=number, offset=part.start, size=part.size, title=self.title(part))
         return None
 
     def title(self, part: Partition) -> str:
