@@ -132,7 +132,8 @@ class _Search(_Pool):
                 continue
             ramdisks = [place for initrd in entry.initrds for place in entries.places(initrd)]
             named = _VERSIONED.fullmatch(posixpath.basename(kernel))
-            version = entry.version or (named["version"] if named else posixpath.basename(posixpath.dirname(kernel)))
+            # Some number their entries (`version 1`), so the kernel's own name comes first.
+            version = named["version"] if named else entry.version or posixpath.basename(posixpath.dirname(kernel))
             if not _NONE.fullmatch(version):
                 self._add(kernel, version, ramdisks)
 
