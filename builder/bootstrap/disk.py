@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from builder import proc
+from builder.bootable import bootcode, fat
+from builder.bootable.identity import Identity
 from builder.bootstrap import ext4, grub
-from builder.bootstrap.system import ESP_LABEL, Identity, System
+from builder.bootstrap.system import ESP_LABEL, System
 from builder.bootstrap.tree import Tree
 from builder.durable import translate_disk_full
 from builder.errors import HostError, UsageError
@@ -43,7 +44,7 @@ def write(system: System, tree: Tree, disk: Path, *, scratch: Path) -> None:
 
 def _partition(disk: Path, identity: Identity) -> None:
     def sectors(part: range) -> str:
-        return f"{part.start // grub.SECTOR}:{part.stop // grub.SECTOR - 1}"
+        return f"{part.start // bootcode.SECTOR}:{part.stop // bootcode.SECTOR - 1}"
 
     table = (
         (14, sectors(_BIOS), "ef02", "bios"),
@@ -61,35 +62,14 @@ def _partition(disk: Path, identity: Identity) -> None:
 
 
 def _make_esp(system: System, tree: Tree, disk: Path, identity: Identity, scratch: Path) -> None:
-    clock = {"SOURCE_DATE_EPOCH": str(system.epoch), "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1", "MTOOLSRC": "/dev/null"}
-    proc.run(
-        [
-            *("mkfs.vfat", "--invariant", "-F", "32", "-s", "1", "-n", ESP_LABEL, "-i", identity.volume_id()),
-            *("--offset", str(_ESP.start // grub.SECTOR), disk, str(len(_ESP) // 1024)),
-        ],
-        environment=clock,
-    )
     loader = scratch / "BOOTX64.EFI"  # the name firmware looks for on a removable disk (UEFI 2.10, 3.5.1.1)
     loader.write_bytes(_installed(tree, grub.EFI_IMAGE))
-    os.utime(loader, (system.epoch, system.epoch))
-    image = f"{disk}@@{_ESP.start}"
-    proc.run(["mmd", "-i", image, "::/EFI", "::/EFI/BOOT"], environment=clock)
-    proc.run(["mcopy", "-m", "-i", image, loader, "::/EFI/BOOT/BOOTX64.EFI"], environment=clock)
+    files = {"EFI/BOOT/BOOTX64.EFI": loader}
+    fat.make(disk, _ESP, files, label=ESP_LABEL, volume_id=identity.volume_id(), epoch=system.epoch)
 
 
 def _write_boot_code(tree: Tree, disk: Path) -> None:
-    sector = _BIOS.start // grub.SECTOR
-    core = grub.embedded_core(_installed(tree, grub.CORE_IMAGE), sector)
-    if len(core) > len(_BIOS):
-        raise HostError(f"GRUB's core image of {format_size(len(core))} is larger than its partition")
-    with translate_disk_full(disk), open(disk, "r+b") as out:
-        mbr = out.read(grub.SECTOR)
-        out.seek(0)
-        out.write(grub.boot_sector(mbr, _installed(tree, grub.BOOT_IMAGE), sector))
-        out.seek(_BIOS.start)
-        out.write(core)
-        out.flush()
-        os.fsync(out.fileno())
+    bootcode.write(disk, _installed(tree, grub.BOOT_IMAGE), _installed(tree, grub.CORE_IMAGE), room=_BIOS)
 
 
 def _installed(tree: Tree, path: str) -> bytes:

@@ -3,32 +3,19 @@
 The images are made by the installed system's own grub-mkimage from its own modules, so that loader and modules always
 have one version. Both have the prefix `(,gpt1)/boot/grub`: partition 1 of whichever disk the firmware loaded them from
 (grub-core/kern/main.c, grub_set_prefix_and_root), which cannot pick another disk that carries the same label.
-
-Where the BIOS image goes is what util/setup.c (grub-bios-setup) does for a GPT disk with a BIOS boot partition:
-boot.img into the MBR around the partition table, told the first sector of core.img; core.img into the partition, its
-first sector (diskboot.img) told where the rest lies. Offsets: include/grub/i386/pc/boot.h, boot/i386/pc/diskboot.S.
 """
 
 from __future__ import annotations
 
 import re
-import struct
 
 from builder.bootstrap.system import System, kernel_arguments
 from builder.bootstrap.tree import Tree
 from builder.errors import HostError
 
-SECTOR = 512
 BOOT_IMAGE = "boot/grub/i386-pc/boot.img"
 CORE_IMAGE = "boot/grub/i386-pc/core.img"
 EFI_IMAGE = "boot/grub/x86_64-efi/core.efi"
-_KERNEL_SECTOR = 0x5C  # GRUB_BOOT_MACHINE_KERNEL_SECTOR: 8 bytes, LBA of core.img
-_DRIVE_CHECK = 0x66  # GRUB_BOOT_MACHINE_DRIVE_CHECK: 2 bytes of code, NOPs when booting from a hard disk
-_BPB = slice(0x03, 0x5A)  # GRUB_BOOT_MACHINE_BPB_START, _END: a FAT header, were there one
-_CODE = slice(0, 0x1B8)  # up to the disk signature and the partition table
-_NOP = 0x90
-_BLOCKLIST = SECTOR - 12  # struct grub_pc_bios_boot_blocklist: start u64, length u16, segment u16
-_SEGMENT = 0x820  # GRUB_BOOT_MACHINE_KERNEL_SEG (0x800) + one sector: where diskboot.img loads the rest
 
 # What must be in the images to read /boot/grub; the rest is loaded from there.
 _MODULES = "part_gpt ext2 normal configfile search search_label linux echo serial terminal test gzio boot"
@@ -65,23 +52,6 @@ menuentry '{system.distribution.capitalize()} {system.suite}, Linux {version}' {
     initrd /boot/initrd.img-{version}
 }}
 """
-
-
-def boot_sector(mbr: bytes, boot_image: bytes, core_sector: int) -> bytes:
-    """Return the disk's first sector: boot.img's code, which loads sector `core_sector`, and the table of `mbr`."""
-    code = bytearray(boot_image[:SECTOR])
-    code[_BPB] = mbr[_BPB]
-    struct.pack_into("<Q", code, _KERNEL_SECTOR, core_sector)
-    code[_DRIVE_CHECK : _DRIVE_CHECK + 2] = bytes([_NOP, _NOP])
-    return bytes(code[_CODE]) + mbr[_CODE.stop : SECTOR]
-
-
-def embedded_core(core_image: bytes, core_sector: int) -> bytes:
-    """Return core.img as it must lie at `core_sector`: padded to sectors, its first one naming where the rest is."""
-    sectors = -(-len(core_image) // SECTOR)
-    core = bytearray(core_image.ljust(sectors * SECTOR, b"\0"))
-    struct.pack_into("<QHH", core, _BLOCKLIST, core_sector + 1, sectors - 1, _SEGMENT)
-    return bytes(core)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

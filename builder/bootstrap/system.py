@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from builder.bootable.identity import Identity
 from builder.bootstrap.archive import Distribution, Source
 from builder.bootstrap.tree import Node, Tree
 
@@ -28,7 +28,6 @@ BASE: Mapping[Distribution, Sequence[str]] = {
 }
 ESP_LABEL = "UEFI"
 _CONSOLES = "console=tty0 console=ttyS0,115200"
-_NAMESPACE = uuid.UUID("6d1d0f3c-5f0e-5a0c-9a52-0d7c1f5ba3e4")  # ours, for everything derived from an image's inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +49,6 @@ class System:
         """Return the identifiers of a disk of this system with those files: other inputs, other identifiers."""
         installed = (tree.read("var/lib/dpkg/status") or b"").decode(errors="surrogateescape")
         return Identity(seed=json.dumps([asdict(self), installed], sort_keys=True))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """Derives every identifier of a disk from its inputs."""
-
-    seed: str
-
-    def uuid(self, of: str) -> str:
-        """Return the UUID of the part named `of`: the same inputs, the same UUID."""
-        return str(uuid.uuid5(_NAMESPACE, f"{of}\n{self.seed}"))
-
-    def volume_id(self) -> str:
-        """Return the FAT volume id, 8 hexadecimal digits."""
-        return self.uuid("volume")[:8]
 
 
 def early_files(system: System) -> Mapping[str, str]:

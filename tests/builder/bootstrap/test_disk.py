@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from builder import proc
+from builder.bootable import bootcode
 from builder.bootstrap import disk, grub
 from builder.errors import HostError, UsageError
 
@@ -47,7 +48,7 @@ def test_both_kinds_of_firmware_find_their_code(write, system, make_tree):
     with open(image, "rb") as file:
         assert file.read(512)[0x1FE:] == b"\x55\xaa"
         file.seek(1 << 20)
-        assert file.read(40_004) == grub.embedded_core(tree.read(grub.CORE_IMAGE), 2048)[:40_004]
+        assert file.read(40_004) == bootcode.embedded_core(tree.read(grub.CORE_IMAGE), 2048)[:40_004]
     loader = proc.run(["mtype", "-i", f"{image}@@4194304", "::/EFI/BOOT/BOOTX64.EFI"]).stdout
     assert loader == tree.read(grub.EFI_IMAGE)
 

@@ -1,30 +1,11 @@
-"""Where GRUB's images must lie, and what they must be told."""
+"""The first boot menu."""
 
 from __future__ import annotations
-
-import struct
 
 import pytest
 
 from builder.bootstrap import grub
 from builder.errors import HostError
-
-
-def test_the_boot_sector_keeps_the_partition_table_and_names_the_core():
-    mbr = bytes(440) + b"SIGN\0\0" + bytes(range(64)) + b"\x55\xaa"
-    sector = grub.boot_sector(mbr, b"\xcc" * 512, 2048)
-    assert sector[0x1B8:] == mbr[0x1B8:]
-    assert struct.unpack_from("<Q", sector, 0x5C) == (2048,)
-    assert sector[0x66:0x68] == b"\x90\x90"
-    assert sector[:3] == b"\xcc" * 3
-    assert sector[0x03:0x5A] == mbr[0x03:0x5A]
-
-
-@pytest.mark.parametrize(("length", "sectors"), [(512 + 1, 2), (1024, 2), (1025, 3)])
-def test_the_first_sector_of_the_core_names_the_rest(length, sectors):
-    core = grub.embedded_core(b"\xaa" * length, 2048)
-    assert len(core) == sectors * 512
-    assert struct.unpack_from("<QHH", core, 500) == (2049, sectors - 1, 0x820)
 
 
 def test_the_newest_kernel_is_the_one_with_the_highest_number(system, make_tree):
