@@ -10,7 +10,7 @@ class WriteFile:
     """Put `data` at `path`: a file that is there keeps its owner, mode and attributes unless they are given.
 
     A new file is root's with mode 0644. Directories that are missing are made. A symbolic link is followed, in the
-    guest. The guest never has half of the file.
+    guest; one that leads nowhere is replaced. The guest never has half of the file.
     """
 
     path: str
@@ -84,6 +84,17 @@ class Remove:
 
     def __str__(self) -> str:
         return self.why or f"removed {', '.join(self.paths)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truncate:
+    """Empty regular files that are there, in place: owner, mode and labels stay."""
+
+    paths: tuple[str, ...]
+    why: str = ""
+
+    def __str__(self) -> str:
+        return self.why or f"emptied {', '.join(self.paths)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +183,7 @@ Edit = (
     | SetLabel
     | SetUuid
     | Resize
+    | Truncate
     | Command
 )
 
