@@ -14,7 +14,7 @@ from pathlib import Path
 
 from builder.errors import FormatRefused
 from builder.guest import overlay
-from builder.guest.guest import Guest
+from builder.guest.guest import NO_EXCHANGE, Exchange, Guest
 from builder.guest.overlay import Layer
 from builder.guest.session import Session
 from builder.image.identify import identify, require_safe
@@ -44,6 +44,7 @@ def look(
     session: Session | None = None,
     cache: Path | None = None,
     scratch: Path | None = None,
+    exchange: Exchange = NO_EXCHANGE,
     progress: Progress = SILENT,
 ) -> Iterator[Guest]:
     """Open an image and hand out its guest; leaving the block ends the appliance, and nothing of either is left.
@@ -51,7 +52,8 @@ def look(
     The image is only read. What is written goes to a layer in `scratch` (the system's temporary directory without it),
     which has lost its name before the first fact is asked: a crash leaves nothing of it once qemu is dead. `cache`
     remembers what kind of acceleration was proven. A `session` that was launched ahead is used, and ended in any case.
-    Raises GuestError (also: no root filesystem, or several), FormatRefused, DiskFull, HostError.
+    `exchange` says where files copied out go. Raises GuestError (also: no root filesystem, or several), FormatRefused,
+    DiskFull, HostError.
     """
     with session or Session(cache=cache) as appliance:
         directory = Path(tempfile.mkdtemp(prefix="emi-look-", dir=scratch))
@@ -62,4 +64,4 @@ def look(
             appliance.attach(layer)
         finally:
             shutil.rmtree(directory)  # qemu holds the file open, and nobody else is to have it
-        yield Guest(appliance)
+        yield Guest(appliance, exchange)
