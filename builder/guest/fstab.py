@@ -24,10 +24,21 @@ _ENTRY = re.compile(
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 _TAG = re.compile(r"(LABEL|UUID|PARTUUID|PARTLABEL)=(.*)", re.DOTALL)
 _BY = re.compile(r"/dev/disk/by-(label|uuid|partuuid|partlabel|id|path)/(.+)", re.DOTALL)
-# Kernel names of disks and their partitions. A machine's first disk is the image; the others are not here.
-_LETTERED = re.compile(r"/dev/(?:sd|vd|xvd|hd)(?P<disk>[a-z]+)(?P<part>\d*)")
-_NUMBERED = re.compile(r"/dev/(?:nvme|mmcblk)(?P<disk>\d+)(?:n\d+)?(?:p(?P<part>\d+))?")
-_FIRST = frozenset({"a", "0"})
+# Names that udev makes of what is written on the disks, not of hardware: they hold wherever the image is.
+_BY_CONTENT = re.compile(r"/dev/disk/by-id/(md|dm|lvm)-.+", re.DOTALL)
+_HARDWARE = re.compile(r"ID=.+", re.DOTALL)
+# Logical volumes and what else device-mapper makes; the excluded directories hold other devices.
+_MAPPED = re.compile(r"/dev/(?!(?:disk|md|zvol|cciss|ida|rd|fd|shm|pts|block|drbd|i2o|loop)/)[^/]+/[^/]+", re.DOTALL)
+# Kernel names: disk, then partition. A machine's first disk is the image; the others are not here.
+_LETTERED = re.compile(r"/dev/(?:sd|vd|xvd|hd)([a-z]+)(\d*)")
+_NUMBERED = re.compile(r"/dev/(?:nvme(\d+n\d+)|mmcblk(\d+))(?:p(\d+))?")
+_FIRST = frozenset({"a", "0n1", "0"})
+# Types that name one filesystem, as entries and blkid spell them.
+_ALIKE = (
+    frozenset({"ext2", "ext3", "ext4"}),
+    frozenset({"vfat", "msdos", "fat"}),
+    frozenset({"ntfs", "ntfs3", "ntfs-3g", "fuseblk"}),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +106,9 @@ def render(lines: Sequence[Line]) -> bytes:
 def rewrite(data: bytes, filesystems: Sequence[Filesystem], *, root: str, by: Naming = "label") -> Rewritten:
     """Return `data` with every entry for a filesystem of this disk naming it by its label (or UUID).
 
-    `root` is the device whose filesystem is the guest's root: the entry for `/` names it whatever it named before.
-    Entries that name no disk (network, tmpfs, bind mounts, device-mapper, swap files, zram …) pass through.
+    `root` is the device whose filesystem is the guest's root: the entry for `/` names it whatever device it named
+    before, also a logical volume that it was copied from. Entries that name no disk (network, tmpfs, bind mounts, swap
+    files, zram …) and volumes of this disk, whose names hold, pass through.
     """
     disk = _Disk(filesystems, root=root, by=by)
     lines: list[Line] = []
@@ -161,7 +173,10 @@ class _Disk:
     def __init__(self, filesystems: Sequence[Filesystem], *, root: str, by: Naming) -> None:
         self._filesystems = filesystems
         self._by = by
-        self._names = Counter(self._value(found) for found in filesystems)
+        # The members of a btrfs on several partitions have one UUID and one label, which name all of it.
+        whole = {(found.type, found.uuid) if found.type == "btrfs" else found: found for found in filesystems}
+        self._single = tuple(whole.values())
+        self._names = Counter(self._value(found) for found in self._single)
         self._root = next((found for found in filesystems if found.device == root), None)
 
     def rename(self, entry: Entry) -> Change | Kept | None:
@@ -175,8 +190,19 @@ class _Disk:
                 return self._named(entry, found)
 
     def find(self, entry: Entry) -> Filesystem | str | None:
-        """Return the filesystem that the entry means, or why there is none; None when it names no disk."""
-        return self._root if entry.mount_point == "/" and _names_disk(entry) else self._resolve(entry)
+        """Return the filesystem that the entry means, or why there is none.
+
+        None when it names no disk, or a volume of this disk by a name that holds.
+        """
+        volume = None if _is_bind(entry) else _volume(entry, self._filesystems)
+        if posixpath.normpath(entry.mount_point) == "/" and _names_device(entry):
+            return None if self._holds(entry, volume) else self._root
+        return None if volume else self._resolve(entry)
+
+    def _holds(self, entry: Entry, volume: Filesystem | None) -> bool:
+        """Say whether the entry for / names the volume that is the root, by a name that LVM made for good."""
+        by_lvm = entry.spec.startswith(("/dev/disk/by-id/dm-", "/dev/disk/by-id/lvm-"))
+        return self._root is not None and _is_volume(self._root) and (by_lvm or volume == self._root)
 
     def _named(self, entry: Entry, found: Filesystem) -> Change | Kept | None:
         value = self._value(found)
@@ -195,27 +221,38 @@ class _Disk:
 
     def _resolve(self, entry: Entry) -> Filesystem | str | None:
         """Return the filesystem that the entry names, or why there is none; None when it names no disk."""
-        if not _names_disk(entry):
+        if _is_bind(entry) or _BY_CONTENT.fullmatch(entry.spec):
             return None
         if tag := _tag(entry.spec):
             return self._tagged(*tag)
-        if _BY.fullmatch(entry.spec):
+        if _BY.fullmatch(entry.spec) or _HARDWARE.fullmatch(entry.spec):
             return "it names a disk by its hardware, which an image does not have"
         place = _LETTERED.fullmatch(entry.spec) or _NUMBERED.fullmatch(entry.spec)
-        assert place is not None  # _names_disk knows no other
-        if place["disk"] not in _FIRST:
+        if place is None:
+            return self._mapped(entry.spec)
+        *disk, part = place.groups()
+        if _FIRST.isdisjoint(disk):
             return "it is on another disk"
-        return self._numbered(place["part"] or "")
+        return self._numbered(entry, part or "")
 
-    def _numbered(self, part: str) -> Filesystem | str:
-        number = int(part) if part else None
+    def _mapped(self, spec: str) -> str | None:
+        """Return why a mapped device that is none of this disk's volumes stays; None for what is no such name."""
+        opened = spec.startswith("/dev/mapper/") and any(found.type == "crypto_LUKS" for found in self._filesystems)
+        return None if opened or not _MAPPED.fullmatch(spec) else "no logical volume of that name is on this disk"
+
+    def _numbered(self, entry: Entry, part: str) -> Filesystem | str:
+        number = int(part[:9]) if part else None
+        place = f"partition {part} of this disk" if part else "the disk itself"
         for found in self._filesystems:
             if found.partition == number and not _is_volume(found):
-                return found
-        return f"there is no filesystem on partition {part} of this disk" if part else "the disk itself has none"
+                # /dev/hda is a CD drive where the disk is /dev/vda, and /dev/sda2 another disk's in old EC2 images.
+                other = f"{place} holds {found.type}, not {entry.type}"
+                return found if _may_be(entry.type, found.type) else other
+        return f"there is no filesystem on {place}"
 
     def _tagged(self, tag: str, value: str) -> Filesystem | str:
-        for found in self._filesystems:
+        matching = []
+        for found in self._single:
             match tag:
                 case "LABEL":
                     same = found.label == value
@@ -226,21 +263,32 @@ class _Disk:
                 case _:
                     same = found.partlabel == value
             if same and value:
-                return found
-        return f"no filesystem on this disk has that {tag}"
+                matching.append(found)
+        if len(matching) > 1:
+            return f"{len(matching)} filesystems have that {tag}"
+        return matching[0] if matching else f"no filesystem on this disk has that {tag}"
 
 
-def _names_disk(entry: Entry) -> bool:
-    """Say whether the entry names a partition or a whole disk, in any way but device-mapper's stable names."""
-    if "bind" in entry.options or "rbind" in entry.options:
-        return False
-    patterns = (_TAG, _BY, _LETTERED, _NUMBERED)
-    return any(pattern.fullmatch(entry.spec) for pattern in patterns)
+def _names_device(entry: Entry) -> bool:
+    """Say whether the entry names a block device, in whatever way; /dev/root is whichever the kernel was told."""
+    device = entry.spec.startswith("/dev/") and entry.spec != "/dev/root"
+    return not _is_bind(entry) and (device or bool(_TAG.fullmatch(entry.spec) or _HARDWARE.fullmatch(entry.spec)))
+
+
+def _is_bind(entry: Entry) -> bool:
+    return "bind" in entry.options or "rbind" in entry.options
+
+
+def _may_be(said: str, found: str) -> bool:
+    """Say whether an entry of that type can mean a filesystem of the type that blkid found."""
+    types = set(said.split(","))
+    alike = next((group for group in _ALIKE if found in group), frozenset({found}))
+    return bool(types & {"auto", *alike})
 
 
 def _tag(spec: str) -> tuple[str, str] | None:
     if found := _TAG.fullmatch(spec):
-        return found[1], found[2].strip('"')
+        return found[1], found[2].strip("\"'")
     found = _BY.fullmatch(spec)
     if found and found[1] not in ("id", "path"):
         # udev writes what is not plain in these names as \x20.

@@ -32,8 +32,9 @@ class Fstab(GuestStep[FstabOptions]):
 
     Rewritten are entries by device (`/dev/sda1`, `/dev/vda1`, `/dev/nvme0n1p1`, `/dev/disk/by-…`), UUID, PARTUUID and
     PARTLABEL whose filesystem is on this disk and has a label. The entry for `/` follows the root filesystem, whatever
-    it named before; a root without a label is an error. Order, comments, alignment and every other line stay, byte for
-    byte: other disks, network and bind mounts, LVM, swap files, zram.
+    device it named before, also a logical volume that is not there any more; a root without a label is an error. Order,
+    comments, alignment and every other line stay, byte for byte: other disks, network and bind mounts, this disk's
+    logical volumes, swap files, zram. Entries that name a device and stay are told, with the reason.
     """
 
     options = FstabOptions

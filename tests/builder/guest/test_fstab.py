@@ -1,13 +1,19 @@
-"""Golden fstabs: `fstabs/NAME.case` holds a disk, its fstab, the fstab by label, and what stays with its reason."""
+"""Golden fstabs: `fstabs/NAME.case` holds a disk, its fstab, what that becomes by label, and what stays and why.
 
+By UUID as well where that tells more. They are written in the manner of the systems and tools they are named for.
+"""
+
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from builder import proc
 from builder.guest.facts import Filesystem
-from builder.guest.fstab import escape, parse, render, rewrite, unescape
+from builder.guest.fstab import Mount, Naming, escape, mounts, parse, render, rewrite, unescape
 
 CASES = sorted((Path(__file__).parent / "fstabs").glob("*.case"))
 UUID = "5f7a3c2e-9d41-4c0b-8a57-2f1f0e6c9b11"
@@ -15,69 +21,122 @@ ROOT = Filesystem(device="/dev/sda1", type="ext4", label="rootfs", uuid=UUID)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Golden:
+    """What a fstab becomes, and the entries that name a device and stay."""
+
+    by: Naming
+    data: bytes
+    stays: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Case:
     filesystems: list[Filesystem]
     root: str
     fstab: bytes
-    by_label: bytes
-    stays: list[str]
+    goldens: list[Golden]
 
 
 def load(path: Path) -> Case:
-    _, disk, fstab, by_label, stays = re.split(r"^=== .*\n", path.read_bytes().decode(), flags=re.MULTILINE)
+    # latin-1, since a fstab may hold any bytes; a title may end in "(no final newline)".
+    text = path.read_bytes().decode("latin-1")
+    parts: dict[str, bytes] = {}
+    for title, cut, body in re.findall(
+        r"^=== ([^:\n(]+?)(?:: .*)?( \(no final newline\))?\n((?:(?!=== ).*\n)*)", text, re.M
+    ):
+        parts[title] = body.removesuffix("\n" if cut else "").encode("latin-1")
     filesystems = []
     root = ""
-    for line in disk.splitlines():
+    for line in parts["disk"].decode().splitlines():
         words = [word.replace("\\x20", " ").replace("\\\\", "\\") for word in line.split()]
         device, kind, label, uuid, partuuid, partlabel = ("" if word == "-" else word for word in words[:6])
         root = device if words[6:] == ["root"] else root
         filesystems.append(
             Filesystem(device=device, type=kind, label=label, uuid=uuid, partuuid=partuuid, partlabel=partlabel)
         )
-    return Case(
-        filesystems=filesystems,
-        root=root,
-        fstab=fstab.encode(),
-        by_label=by_label.encode(),
-        stays=stays.splitlines(),
-    )
+    names: tuple[tuple[Naming, str, str], ...] = (("label", "by label", "stays"), ("uuid", "by uuid", "stays by uuid"))
+    goldens = [
+        Golden(by=by, data=parts[title], stays=parts[stays].decode().splitlines())
+        for by, title, stays in names
+        if title in parts
+    ]
+    return Case(filesystems=filesystems, root=root, fstab=parts["fstab"], goldens=goldens)
+
+
+def goldens() -> list[Any]:
+    """Return every case with each of its results."""
+    return [
+        pytest.param(case, golden, id=f"{path.stem} by {golden.by}")
+        for path in CASES
+        for case in [load(path)]
+        for golden in case.goldens
+    ]
 
 
 def test_the_corpus_is_there():
-    assert len(CASES) >= 15
+    assert len(CASES) >= 40
+    assert len(goldens()) >= 80
+
+
+@pytest.mark.parametrize(("case", "golden"), goldens())
+def test_golden(case, golden):
+    rewritten = rewrite(case.fstab, case.filesystems, root=case.root, by=golden.by)
+    assert rewritten.data == golden.data
+    assert [str(kept) for kept in rewritten.kept] == golden.stays
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_golden(path):
+def test_entries_are_read_as_libmount_reads_them(path, tmp_path):
     case = load(path)
-    rewritten = rewrite(case.fstab, case.filesystems, root=case.root)
-    assert rewritten.data.decode() == case.by_label.decode()
-    assert [str(kept) for kept in rewritten.kept] == case.stays
-    changed = sum(old != new for old, new in zip(case.fstab.split(b"\n"), case.by_label.split(b"\n"), strict=True))
-    assert len(rewritten.changes) == changed
+    for number, data in enumerate([case.fstab, *(golden.data for golden in case.goldens)]):
+        table = tmp_path / f"fstab{number}"
+        table.write_bytes(data)
+        entries = [line.entry for line in parse(data) if line.entry]
+        ours = [(entry.spec, entry.mount_point, entry.type) for entry in entries]
+        assert [entry for entry in ours if entry != ("this", "is", "not")] == libmount(table)
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_rewriting_again_changes_nothing(path):
-    case = load(path)
-    again = rewrite(case.by_label, case.filesystems, root=case.root)
-    assert again.data == case.by_label
+def libmount(table: Path) -> list[tuple[str, str, str]]:
+    words = ["findmnt", "--tab-file", str(table), "--json", "--list", "--output", "SOURCE,TARGET,FSTYPE"]
+    said = proc.run(words, allowed=(0, 1), environment={"LC_ALL": "C.UTF-8"}).stdout.decode("utf-8", "surrogateescape")
+    found = json.loads(said)["filesystems"] if said else []  # it says nothing, with status 1, of an empty table
+    return [(each["source"], each["target"], each["fstype"]) for each in found]
+
+
+@pytest.mark.parametrize(("case", "golden"), goldens())
+def test_only_the_first_field_of_what_changed_is_another(case, golden):
+    rewritten = rewrite(case.fstab, case.filesystems, root=case.root, by=golden.by)
+    lines = zip(case.fstab.split(b"\n"), golden.data.split(b"\n"), strict=True)
+    changed = [(old, new) for old, new in lines if old != new]
+    assert len(changed) == len(rewritten.changes)
+    for old, new in changed:
+        assert re.split(rb"[ \t]+", old.lstrip())[1:] == re.split(rb"[ \t]+", new.lstrip())[1:]
+
+
+@pytest.mark.parametrize(("case", "golden"), goldens())
+def test_rewriting_again_changes_nothing(case, golden):
+    again = rewrite(golden.data, case.filesystems, root=case.root, by=golden.by)
+    assert again.data == golden.data
     assert not again.changes
+    assert [str(kept) for kept in again.kept] == golden.stays
 
 
 def distinct(path: Path) -> bool:
-    labels = [found.label for found in load(path).filesystems]
-    return len(set(labels)) == len(labels) and all(labels)
+    found = load(path).filesystems
+    return all(
+        len(set(names)) == len(names) and all(names)
+        for names in ([each.label for each in found], [each.uuid for each in found])
+    )
 
 
 @pytest.mark.parametrize("path", [path for path in CASES if distinct(path)], ids=lambda path: path.stem)
 def test_by_uuid_and_back(path):
     case = load(path)
+    by_label = rewrite(case.fstab, case.filesystems, root=case.root).data
     by_uuid = rewrite(case.fstab, case.filesystems, root=case.root, by="uuid").data
     again = rewrite(by_uuid, case.filesystems, root=case.root)
-    specs = [[line.split()[:1] for line in data.splitlines()] for data in (again.data, case.by_label)]
+    specs = [[line.split()[:1] for line in data.splitlines()] for data in (again.data, by_label)]
     assert specs[0] == specs[1]
-    assert by_uuid != case.by_label
 
 
 @pytest.mark.parametrize(
@@ -120,3 +179,29 @@ def test_parsing_and_rendering_is_the_identity_on_any_bytes():
 def test_fields_are_escaped_and_back(text):
     assert unescape(escape(text)) == text
     assert not set(" \t\n") & set(escape(text))
+
+
+def test_what_is_mounted_where_on_this_disk_and_nothing_else():
+    data = b"""
+/dev/mapper/centos-root / xfs defaults 0 0
+/dev/vda2 /boot ext4 defaults 0 2
+/dev/vda3 /boot/efi vfat umask=0077 0 2
+/dev/hda /media/cdrom iso9660 noauto 0 0
+/dev/vda1 /media/stick vfat noauto 0 0
+/dev/mapper/centos-home /home xfs defaults 0 0
+LABEL=data /srv/my\\040data btrfs subvol=@data,compress=zstd 0 0
+/srv /home none bind 0 0
+/dev/vda5 none swap sw 0 0
+"""
+    filesystems = [
+        ROOT,
+        Filesystem(device="/dev/sda2", type="ext4"),
+        Filesystem(device="/dev/sda3", type="vfat"),
+        Filesystem(device="/dev/sda4", type="btrfs", label="data"),
+        Filesystem(device="/dev/sda5", type="swap"),
+    ]
+    assert mounts(data, filesystems, root=ROOT.device) == [
+        Mount(device="/dev/sda2", mount_point="/boot"),
+        Mount(device="/dev/sda3", mount_point="/boot/efi"),
+        Mount(device="/dev/sda4", mount_point="/srv/my data", options=("subvol=@data",)),
+    ]
