@@ -16,6 +16,7 @@ from typing import Literal
 from builder.errors import GuestError
 from builder.guest import fstab
 from builder.guest.facts import Filesystem
+from builder.guest.paths import follow
 from builder.guest.session import DEVICE, Session
 from builder.guest.unclean import HEAD, unclean
 
@@ -23,6 +24,7 @@ _ROOT_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", 
 _ROOT_SIGNS = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab")
 _LVM_MEMBER = "LVM2_member"
 _FSTAB_LIMIT = 16 << 20  # bytes
+_CIRCLE = "Too many levels of symbolic links"  # ELOOP
 _CHUNK = 1 << 20  # bytes; a libguestfs message holds at most 4 MiB
 
 Mode = Literal["ro", "rw"]
@@ -40,7 +42,7 @@ class Disk:
     """An image attached to a session. Its root is mounted when something of it is wanted, in the mode that takes.
 
     So are the other filesystems of its fstab: /boot and what lies in it, and other mount points, each when a path leads
-    there; /usr and /var with the root, since links lead there from everywhere.
+    there, through whatever links; /usr and /var with the root, which most paths lead to in the end.
     """
 
     def __init__(self, session: Session) -> None:
@@ -48,7 +50,8 @@ class Disk:
         self.call = session.call
         self._mounted: dict[str, fstab.Mount] = {}  # by mount point
         self._mode: Mode = "ro"
-        self._planned: list[fstab.Mount] | None = None
+        self._planned: dict[str, fstab.Mount] | None = None  # by mount point
+        self._links: dict[str, str] = {}  # path: where the symbolic link there points; empty when there is none
         self.filesystems = {found.device: found for found in self._find_filesystems()}
         self.root = self._find_root()
 
@@ -134,15 +137,17 @@ class Disk:
         return any(self.call("exists", directory.rstrip("/") + sign) for sign in _ROOT_SIGNS)
 
     def mount(self, mode: Mode, *paths: str) -> None:
-        """Have the root mounted, at least in that mode, and what the paths (also what lies below them) lie on."""
+        """Have the root mounted, at least in that mode, and what the paths lead through, or have below them."""
         if mode == "rw" and self._mode == "ro":
             for point in self._mounted:
                 self.call("remount", point, rw=True)
             self._mode = mode
         self._put(fstab.Mount(device=self.root.device, mount_point="/", options=self.root.options))
-        for mount in self._others():
-            if mount.mount_point in ("/usr", "/var") or any(_meets(mount.mount_point, path) for path in paths):
-                self._put(mount)
+        for point in ("/usr", "/var"):
+            self._put_at(point)
+        for path in paths:
+            if not self._others().keys() <= self._mounted.keys():
+                self._mount_on_the_way(path)
 
     def mount_all(self) -> None:
         """Have everything mounted that the guest's fstab names and this disk has, writable."""
@@ -170,15 +175,57 @@ class Disk:
             raise GuestError(f"{mount.device} cannot be mounted on {mount.mount_point}: {error.message}") from error
         self._mounted[mount.mount_point] = mount
 
-    def _others(self) -> list[fstab.Mount]:
-        """Return the mounts of the guest's fstab but the root's, outermost first."""
+    def _put_at(self, point: str) -> None:
+        mount = self._others().get(point)
+        # A mount point that is no directory (any more) is none: the guest would not mount there either.
+        if mount and point not in self._mounted and self.call("is_dir", point):
+            self._put(mount)
+
+    def _mount_on_the_way(self, path: str) -> None:
+        def passing(name: str) -> str:
+            self._put_at(name)
+            return self._link(name)
+
+        inner = follow(path, passing).rstrip("/") + "/"
+        for point in self._others():
+            if point.startswith(inner):
+                self._put_at(point)
+
+    def follow(self, path: str) -> str:
+        """Return where the path leads, symbolic links followed; it need not be there."""
+        return follow(path, self._link)
+
+    def _link(self, path: str) -> str:
+        if path not in self._links:
+            self._links[path] = self.call("readlink", path) if self.call("is_symlink", path) else ""
+        return self._links[path]
+
+    def _others(self) -> dict[str, fstab.Mount]:
+        """Return the mounts of the guest's fstab but the root's, by where they really are, outermost first."""
         if self._planned is None:
-            present = self.call("is_file", "/etc/fstab", followsymlinks=True)
+            present = self.is_file("/etc/fstab")
             data = self.pread_all("/etc/fstab", limit=_FSTAB_LIMIT) if present else b""
             found = fstab.mounts(data, tuple(self.filesystems.values()), root=self.root.device)
-            # A mount point that is no directory (any more) is none: the guest would not mount there either.
-            self._planned = [mount for mount in found if self.call("is_dir", mount.mount_point, followsymlinks=True)]
+            # The appliance's mount would follow a link to a mount point out of the guest, into the appliance.
+            real = [replace(mount, mount_point=self.follow(mount.mount_point)) for mount in found]
+            self._planned = {mount.mount_point: mount for mount in real if mount.mount_point != "/"}
         return self._planned
+
+    def is_file(self, path: str) -> bool:
+        """Say whether the path leads to a regular file, links followed."""
+        return self._leads_to("is_file", path)
+
+    def is_dir(self, path: str) -> bool:
+        """Say whether the path leads to a directory, links followed."""
+        return self._leads_to("is_dir", path)
+
+    def _leads_to(self, kind: str, path: str) -> bool:
+        try:
+            return bool(self.call(kind, path, followsymlinks=True))
+        except GuestError as error:
+            if _CIRCLE in error.message:
+                return False
+            raise
 
     def pread_all(self, path: str, *, limit: int) -> bytes:
         """Return the bytes of a regular file. Raises GuestError when there are more than `limit`."""
@@ -194,8 +241,9 @@ class Disk:
             yield chunk
 
     def forget_mounts(self) -> None:
-        """Read the guest's fstab anew when it matters next; what is mounted stays."""
+        """Read the guest's fstab, and where links lead, anew when it matters next; what is mounted stays."""
         self._planned = None
+        self._links.clear()
 
     def unmount(self) -> None:
         """Unmount everything."""
@@ -218,9 +266,3 @@ class Disk:
             found, label=found.label if label is None else label, uuid=found.uuid if uuid is None else uuid
         )
         self.forget_mounts()
-
-
-def _meets(mount_point: str, path: str) -> bool:
-    """Say whether the path lies on the mount, or the mount below the path."""
-    inner, outer = f"{path.rstrip('/')}/", f"{mount_point}/"
-    return inner.startswith(outer) or outer.startswith(inner)

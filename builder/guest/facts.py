@@ -7,7 +7,8 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import translate
+
+from builder.guest.paths import follow, is_glob, matches
 
 _PARTITION = re.compile(r"/dev/sd[a-z]+(\d+)")
 
@@ -159,24 +160,20 @@ class KnownFacts(GuestFacts):
         return self.disk[offset : offset + length].ljust(length, b"\0")
 
     def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:  # noqa: ARG002 - these are in memory already
-        """Return the bytes of a file; a link to an absolute path or a neighbour is followed."""
-        for _ in range(8):
-            match self.files.get(path):
-                case str(target):
-                    path = target if target.startswith("/") else f"{path.rpartition('/')[0]}/{target}"
-                case found:
-                    return found
-        return None
+        """Return the bytes of a file, links followed."""
+        found = self.files.get(follow(path, self._target))
+        return found if isinstance(found, bytes) else None
 
     def names(self, pattern: str) -> tuple[str, ...]:
         """Return the paths that match a glob."""
-        level = re.compile("/".join(translate(part)[4:-3] for part in pattern.split("/")))
-        return tuple(
-            sorted(path for path in self._all() if level.fullmatch(path) and path.count("/") == pattern.count("/"))
-        )
+        found = [""]
+        for part in pattern.split("/")[1:]:
+            found = [f"{place}/{name}" for place in found for name in self._matching(place, part)]
+        return tuple(sorted(found))
 
     def stat(self, path: str) -> Stat | None:
         """Return what is at `path`; mode 0644 for files, 0755 for directories, unless `stats` says otherwise."""
+        path = self._place(path)
         if path in self.stats:
             return self.stats[path]
         match self.files.get(path):
@@ -189,8 +186,23 @@ class KnownFacts(GuestFacts):
 
     def link(self, path: str) -> str | None:
         """Return the link's target."""
+        return self._target(self._place(path)) or None
+
+    def _target(self, path: str) -> str:
         found = self.files.get(path)
-        return found if isinstance(found, str) else None
+        return found if isinstance(found, str) else ""
+
+    def _place(self, path: str) -> str:
+        """Return the path with the links of its directory followed."""
+        directory, _, name = path.rstrip("/").rpartition("/")
+        return f"{follow(directory, self._target).rstrip('/')}/{name}"
+
+    def _matching(self, place: str, part: str) -> list[str]:
+        if not is_glob(part):
+            return [part] if self.exists(f"{place}/{part}") else []
+        inner = follow(place, self._target).rstrip("/") + "/"
+        below = {path[len(inner) :] for path in self._all() if path.startswith(inner)}
+        return [name for name in below if name and "/" not in name and matches(name, part)]
 
     def _all(self) -> set[str]:
         paths = {path.rstrip("/") for path in (*self.files, *self.stats)}

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import singledispatchmethod
 from pathlib import Path
 
 from builder.errors import GuestError, InputError
-from builder.guest import commands, labels, resize
+from builder.guest import commands, labels, resize, uuids
 from builder.guest.disk import Disk
 from builder.guest.edits import (
     Command,
@@ -28,9 +27,11 @@ from builder.guest.edits import (
     SetAttributes,
     SetLabel,
     SetUuid,
+    Truncate,
     WriteFile,
 )
 from builder.guest.facts import Filesystem, GuestFacts, Stat
+from builder.guest.paths import literal
 from builder.guest.session import DEVICE, Session
 
 _CHUNK = 1 << 20  # bytes; a libguestfs message holds at most 4 MiB
@@ -88,19 +89,19 @@ class Guest(GuestFacts):
         """Return the bytes of a regular file, or None. Raises GuestError when it is larger than `limit`."""
         if path not in self._files:
             self.disk.mount("ro", path)
-            present = self._call("is_file", path, followsymlinks=True)
+            present = self.disk.is_file(path)
             self._files[path] = self.disk.pread_all(path, limit=limit) if present else None
         return self._files[path]
 
     def stream(self, path: str, *, limit: int = 1 << 30) -> Iterator[bytes] | None:
         """Return the bytes of a regular file in pieces of 1 MiB, or None. Raises GuestError beyond `limit`."""
         self.disk.mount("ro", path)
-        return self.disk.pieces(path, limit=limit) if self._call("is_file", path, followsymlinks=True) else None
+        return self.disk.pieces(path, limit=limit) if self.disk.is_file(path) else None
 
     def names(self, pattern: str) -> tuple[str, ...]:
         """Return the paths that match a glob, sorted."""
         if pattern not in self._names:
-            self.disk.mount("ro", _literal(pattern))
+            self.disk.mount("ro", literal(pattern))
             # libguestfs would also take braces, which are no part of glob(7).
             found = self._call("glob_expand", pattern.replace("{", r"\{"), directoryslash=False)
             self._names[pattern] = tuple(sorted(found))
@@ -120,7 +121,7 @@ class Guest(GuestFacts):
 
     def _stat(self, path: str) -> Stat | None:
         directory = posixpath.dirname(path)
-        if not self._call("is_dir", directory, followsymlinks=True):
+        if not self.disk.is_dir(directory):
             return None
         # The list form answers for absent names too, with st_ino -1, where lstatns fails for any reason at all.
         (found,) = self._call("lstatnslist", directory, [posixpath.basename(path) or "."])
@@ -132,10 +133,10 @@ class Guest(GuestFacts):
         """Make one edit; return what a command printed. Raises GuestError when the guest cannot take it."""
         output = self._do(edit)
         if not isinstance(edit, CopyOut):
-            self._forget(edit)
+            self._forget()
         return output
 
-    def _forget(self, edit: Edit) -> None:
+    def _forget(self) -> None:
         # Which names lead to what was changed, through links and mounts, is the guest's affair.
         self._files.clear()
         self._names.clear()
@@ -186,13 +187,11 @@ class Guest(GuestFacts):
         So the guest never has half of the file.
         """
         self.disk.mount("rw", wanted)
-        path = wanted
-        present = self._call("exists", path)
-        if present:
-            path = self._call("realpath", path)
-            if not self._call("is_file", path):
-                raise GuestError(f"{wanted} in the guest is not a regular file")
-        elif not self._call("is_dir", posixpath.dirname(path), followsymlinks=True):
+        found, present = self._stat(wanted), self.disk.is_file(wanted)
+        if found and not present and not (found.is_link and self._stat(self.disk.follow(wanted)) is None):
+            raise GuestError(f"{wanted} in the guest is not a regular file")
+        path = self._call("realpath", wanted) if present else wanted
+        if found is None and not self.disk.is_dir(posixpath.dirname(path)):
             self._call("mkdir_p", posixpath.dirname(path))
         aside = posixpath.join(posixpath.dirname(path), ".emi-new")
         self._call("rm_f", aside)
@@ -204,7 +203,7 @@ class Guest(GuestFacts):
     def _copy_out(self, edit: CopyOut) -> str:
         assert self._exchange.exports is not None
         self.disk.mount("ro", edit.path)
-        if not self._call("is_file", edit.path, followsymlinks=True):  # a fifo would hang, a device is not the guest's
+        if not self.disk.is_file(edit.path):  # a fifo would hang, a device is not the guest's
             raise GuestError(f"{edit.path} in the guest is not a regular file, and is not copied out")
         offset = 0
         with open(self._exchange.exports / edit.name, "wb") as file:
@@ -225,7 +224,7 @@ class Guest(GuestFacts):
     @_do.register
     def _make_link(self, edit: MakeLink) -> str:
         self.disk.mount("rw", edit.path)
-        if not self._call("is_dir", posixpath.dirname(edit.path), followsymlinks=True):
+        if not self.disk.is_dir(posixpath.dirname(edit.path)):
             self._call("mkdir_p", posixpath.dirname(edit.path))
         path = self._real(edit.path)
         self._call("rm_f", path)  # ln would make the link inside of a directory that a link leads to
@@ -236,7 +235,7 @@ class Guest(GuestFacts):
     def _remove(self, edit: Remove) -> str:
         self.disk.mount("rw", *edit.paths)
         for path in edit.paths:
-            if not self._call("is_dir", posixpath.dirname(path.rstrip("/")) or "/", followsymlinks=True):
+            if not self.disk.is_dir(posixpath.dirname(path.rstrip("/")) or "/"):
                 continue
             real = self._real(path)
             inner = real.rstrip("/") + "/"
@@ -255,6 +254,14 @@ class Guest(GuestFacts):
         if name in ("", ".", ".."):
             raise GuestError(f"{path} is no name of something in a directory of the guest")
         return posixpath.join(self._call("realpath", posixpath.dirname(path.rstrip("/"))), name)
+
+    @_do.register
+    def _truncate(self, edit: Truncate) -> str:
+        self.disk.mount("rw", *edit.paths)
+        for path in edit.paths:
+            if self.disk.is_file(path):
+                self._call("truncate", path)
+        return ""
 
     @_do.register
     def _set_attributes(self, edit: SetAttributes) -> str:
@@ -289,9 +296,18 @@ class Guest(GuestFacts):
 
     @_do.register
     def _set_uuid(self, edit: SetUuid) -> str:
-        self._filesystem_of(edit.device, "to give another UUID")
+        filesystem = self._filesystem_of(edit.device, "to give another UUID")
+        if problem := uuids.problem(filesystem.type, edit.uuid):
+            raise GuestError(f"{edit.device}: {problem}")
         self.disk.unmount()
-        self._call("set_uuid", edit.device, edit.uuid)
+        if filesystem.type == "vfat":
+            for offset, data in uuids.fat_writes(self._call("pread_device", edit.device, 512, 0), edit.uuid):
+                self._call("pwrite_device", edit.device, data, offset)
+        else:
+            if filesystem.type.startswith("ext"):
+                # tune2fs writes every checksum anew, and only where the filesystem was checked after its last mount.
+                self._call("e2fsck", edit.device, correct=True)
+            self._call("set_uuid", edit.device, edit.uuid)
         self.disk.relabelled(edit.device, uuid=edit.uuid)
         return ""
 
@@ -310,10 +326,3 @@ class Guest(GuestFacts):
         if found is None:
             raise GuestError(f"there is no filesystem on {device} {wanted}")
         return found
-
-
-def _literal(pattern: str) -> str:
-    """Return the part of a glob that is a plain path: where whatever it matches must lie."""
-    parts = pattern.split("/")
-    magic = next((at for at, part in enumerate(parts) if re.search(r"[*?[\\]", part)), len(parts))
-    return "/".join(parts[:magic]) or "/"

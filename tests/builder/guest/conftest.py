@@ -1,6 +1,6 @@
 """Small real disks, made by the real tools without root mounts, and one appliance that looks at all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ class Part:
     files: dict[str, bytes | str] | None = None
     name: str = ""  # in the GPT
     uuid: str = ""
+    code: str = ""  # the partition's type: sgdisk's word in a GPT, a hexadecimal byte in an MBR
+    block: int = 0  # bytes of a block of ext2 to ext4; 4096 for a disk with such sectors
 
 
 class Disks:
@@ -52,7 +54,8 @@ class Disks:
         uuid = ["-U", part.uuid] if part.uuid else []
         match part.type:
             case "ext2" | "ext3" | "ext4":
-                return [f"mkfs.{part.type}", "-q", "-F", *label, *uuid, "-d", tree, path]
+                block = ["-b", str(part.block)] if part.block else []
+                return [f"mkfs.{part.type}", "-q", "-F", *block, *label, *uuid, "-d", tree, path]
             case "xfs":
                 return ["mkfs.xfs", "-q", *label, "-p", self._prototype(tree), path]
             case "btrfs":
@@ -95,8 +98,43 @@ class Disks:
             size = part.size * MIB // 512
             words += ["-n", f"{number}:{start}:{start + size - 1}"]
             words += ["-c", f"{number}:{part.name}"] if part.name else []
+            words += ["-t", f"{number}:{part.code}"] if part.code else []
             start += size
         proc.run([*words, disk])
+        self.put(disk, parts, starts)
+        return disk
+
+    def mbr(self, name: str, parts: list[Part], logical: list[Part] | None = None) -> Path:
+        """Make an MBR disk: primary partitions from 1 MiB, then logical ones in an extended one."""
+        disk = self.directory / name
+        everything = [*parts, *(logical or [])]
+        lines, starts, start = ["label: dos"], [], MIB // 512
+        for number, part in enumerate(everything, 1):
+            if number == len(parts) + 1:
+                lines.append(f"start={start}, type=5")
+            if number > len(parts):
+                start += 2048  # room for the boot record of each logical partition
+            starts.append(start)
+            size = part.size * MIB // 512
+            lines.append(f"start={start}, size={size}, type={part.code or '83'}")
+            start += size
+        with open(disk, "xb") as image:
+            image.truncate(start * 512 + MIB)
+        proc.run(["sfdisk", "-q", disk], stdin="\n".join(lines).encode())
+        self.put(disk, everything, starts)
+        return disk
+
+    def native(self, name: str, parts: list[Part]) -> Path:
+        """Make a GPT disk with sectors of 4096 bytes; partitions follow each other from 1 MiB."""
+        disk = self.directory / name
+        words, starts, start = ["g"], [], MIB // 4096
+        with open(disk, "xb") as image:
+            image.truncate((sum(part.size for part in parts) + 2) * MIB)
+        for number, part in enumerate(parts, 1):
+            starts.append(start * 8)
+            words += ["n", str(number), str(start), f"+{part.size}M"]
+            start += part.size * MIB // 4096
+        proc.run(["fdisk", "-b", "4096", "-w", "never", "-W", "never", disk], stdin="\n".join([*words, "w\n"]).encode())
         self.put(disk, parts, starts)
         return disk
 
@@ -112,13 +150,23 @@ class Disks:
         words = ["dd", f"if={image}", f"of={disk}", "bs=512", f"seek={start}", "conv=notrunc,sparse", "status=none"]
         proc.run(words)
 
+    def run(self, *words: str | Path) -> str:
+        """Run a tool on a disk and return what it says."""
+        return proc.run(words).stdout.decode()
+
     def overlay(self, base: Path) -> Layer:
         """Put a copy-on-write layer over a raw disk."""
         layer = Layer(path=base, format="raw")
         return create(layer, base.with_suffix(".qcow2"), backing_name=base.name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def module_disks(tmp_path_factory) -> Disks:
+    """Disks for a whole module, where one launch serves one image."""
+    return Disks(tmp_path_factory.mktemp("disks"))
+
+
+@pytest.fixture(scope="session")
 def part() -> type[Part]:
     return Part
 
@@ -126,6 +174,26 @@ def part() -> type[Part]:
 @pytest.fixture
 def disks(tmp_path) -> Disks:
     return Disks(tmp_path)
+
+
+@pytest.fixture
+def prepare(appliance, disks) -> Callable[..., None]:
+    """Change a raw disk by appliance calls, for what no tool of the host makes without root."""
+
+    def change(disk: Path, *calls: tuple) -> None:
+        layer = disks.overlay(disk)
+        appliance.attach(layer)
+        try:
+            for name, *arguments in calls:
+                appliance.call(name, *arguments)
+        finally:
+            appliance.detach()
+        flat = disk.with_suffix(".flat")
+        proc.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", layer.path, flat])
+        flat.rename(disk)
+        layer.path.unlink()
+
+    return change
 
 
 @pytest.fixture(scope="module")
