@@ -14,6 +14,7 @@
     │   ├── ToolFailed
     │   └── DiskFull
     ├── GuestError            6   the image's inside is not as the step needs it, or the appliance failed
+    │   └── LintFailed        9   … as lint wants it
     ├── CloudError            7   the cloud refused, for good
     │   ├── CloudDenied           … for lack of permission or credentials
     │   ├── CloudNotFound         … because the resource does not exist
@@ -127,6 +128,13 @@ class GuestError(EmiError):
 
     exit_code = 6
     advice = "`emi inspect IMAGE` shows its partitions, filesystems and labels; `emi doctor` tests the appliance."
+
+
+class LintFailed(GuestError):
+    """Lint found in the image what keeps it from booting, or leaks out of it: see the message, or the list above it."""
+
+    exit_code = 9
+    advice = "`emi lint --fix IMAGE` prints the steps that mend it; docs/lint.md explains the rules."
 
 
 class CloudError(EmiError):

@@ -1,0 +1,75 @@
+"""All rules, and what they say of a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import ModuleType
+
+from builder.errors import EmiError, GuestError
+from builder.guest.facts import GuestFacts
+from builder.guest.lint import accounts, boot, cloud, disk, drivers, leftovers, naming, network, secrets, system
+from builder.guest.lint.rule import SEVERITIES, Finding, Found, Rule, blotted, printable
+from builder.guest.lint.subject import Subject, Target
+
+# By group, in the order in which a person wants to read them.
+GROUPS: Mapping[str, tuple[ModuleType, Sequence[Rule]]] = {
+    "disk and firmware": (disk, disk.RULES),
+    "boot": (boot, boot.RULES),
+    "names of filesystems": (naming, naming.RULES),
+    "drivers": (drivers, drivers.RULES),
+    "network": (network, network.RULES),
+    "cloud-init": (cloud, cloud.RULES),
+    "accounts": (accounts, accounts.RULES),
+    "secrets": (secrets, secrets.RULES),
+    "leftovers": (leftovers, leftovers.RULES),
+    "system": (system, system.RULES),
+}
+RULES: Mapping[str, Rule] = {rule.id: rule for _, rules in GROUPS.values() for rule in rules}
+
+_ORDER = list(SEVERITIES)
+_MANY = 10  # findings of one rule that are told
+
+
+def lint(facts: GuestFacts, target: Target, *, exempt: Collection[str] = ()) -> tuple[Finding, ...]:
+    """Return what the rules, but for those `exempt` by id, find in a guest that is to run on `target`: worst first.
+
+    What a rule cannot tell is a note of that rule. Raises GuestError when the appliance is gone.
+    """
+    subject = Subject(facts, target)
+    found = [finding for rule in RULES.values() if rule.id not in exempt for finding in _apply(rule, subject)]
+    facts.sectors(512, 0)  # asked anew each time: with a dead appliance, every rule would only have notes
+    return tuple(sorted(found, key=lambda finding: _ORDER.index(finding.severity)))
+
+
+def _apply(rule: Rule, subject: Subject) -> Iterator[Finding]:
+    try:
+        found = list(rule.check(subject))
+    except EmiError as error:
+        found = [Found(severity="note", what=f"could not be told: {error.message}")]
+    for one in found[:_MANY]:
+        yield _finding(rule, one)
+    if len(found) > _MANY:
+        rest = found[_MANY:]
+        worst = min((one.severity for one in rest), key=_ORDER.index)
+        mends = tuple({repr(mend): mend for one in rest for mend in one.mends}.values())
+        yield _finding(rule, Found(severity=worst, what=f"and {len(rest)} more of these", mends=mends))
+
+
+def _finding(rule: Rule, found: Found) -> Finding:
+    return Finding(
+        rule=rule.id,
+        severity=found.severity,
+        what=blotted(found.what),
+        where=printable(found.where),
+        quote=blotted(found.quote),
+        mends=found.mends,
+        advice=found.advice,
+    )
+
+
+def unknown_rules(names: Collection[str]) -> tuple[str, ...]:
+    """Return which of these are no rule's id."""
+    return tuple(name for name in names if name not in RULES)
+
+
+__all__ = ["GROUPS", "RULES", "GuestError", "lint", "unknown_rules"]

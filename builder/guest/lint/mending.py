@@ -1,0 +1,50 @@
+"""The steps of a recipe that mend findings: one for each kind, in an order that works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from builder.guest.lint.rule import Finding
+
+# What others build on comes first; what removes traces comes last, so that it removes those of the mending too.
+_ORDER = (
+    "label", "fstab", "packages", "network", "users", "cloud-init", "files", "grub", "initramfs", "selinux", "sysprep",
+)  # fmt: skip
+
+
+def steps(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Return the steps that mend what has such steps, as a recipe's `steps` hold them."""
+    merged: dict[str, dict[str, Any]] = {}
+    for finding in findings:
+        for mend in finding.mends:
+            merged[mend.step] = _together(merged.get(mend.step, {}), mend.options)
+    order = sorted(merged, key=lambda step: _ORDER.index(step) if step in _ORDER else len(_ORDER))
+    return [{step: merged[step]} if merged[step] else {step: None} for step in order]
+
+
+def as_yaml(findings: Sequence[Finding]) -> str:
+    """Return those steps as YAML, each after the rules whose findings it mends; empty when there are none."""
+    lines = []
+    for step in steps(findings):
+        (kind,) = step
+        rules = dict.fromkeys(finding.rule for finding in findings for mend in finding.mends if mend.step == kind)
+        text = yaml.safe_dump([step], sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
+        lines += [f"# mends {', '.join(rules)}", text.replace(": null\n", ":\n").rstrip("\n")]
+    return "\n".join(lines)
+
+
+def _together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of both: lists one after the other without repetition, mappings key by key."""
+    merged = dict(one)
+    for key, value in other.items():
+        before = merged.get(key)
+        if isinstance(before, list) and isinstance(value, list):
+            merged[key] = [*before, *(item for item in value if item not in before)]
+        elif isinstance(before, dict) and isinstance(value, Mapping):
+            merged[key] = _together(before, value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,179 @@
+"""What rules ask: a guest's facts, the machine it is meant for, and what several rules read, read once."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Self, get_args
+
+from builder.guest import cloudinit, fstab
+from builder.guest.boot_entries import BootEntry, boot_entries
+from builder.guest.drivers import Drivers, Kernel, drivers, kernels
+from builder.guest.facts import Filesystem, GuestFacts
+from builder.guest.kernels import Found as KernelFiles
+from builder.guest.kernels import find
+from builder.guest.os import System, read_system
+from builder.image.firmware import Firmware, read_firmware
+from builder.image.inspect import look_inside
+from builder.image.partitions import PartitionTable
+from builder.image.stream import Extent
+
+Target = Literal["aws", "eucalyptus-kvm", "eucalyptus-xen", "qemu"]
+_BLOCK = 64 << 10  # bytes: a call of the appliance costs more than what it reads
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FstabLine:
+    """An entry of the guest's fstab and where it stands; `entry` is None for a line that is none and no comment."""
+
+    number: int
+    text: str
+    entry: fstab.Entry | None
+
+    @property
+    def where(self) -> str:
+        """FILE:LINE."""
+        return f"/etc/fstab:{self.number}"
+
+
+class Subject:
+    """A guest under judgement. Everything is asked of the facts when the first rule wants it, and kept."""
+
+    def __init__(self, facts: GuestFacts, target: Target) -> None:
+        self.facts = facts
+        self.target = target
+
+    @cached_property
+    def system(self) -> System:
+        """Which system it is."""
+        return read_system(self.facts)
+
+    @cached_property
+    def reader(self) -> Sectors:
+        """The disk's own bytes."""
+        return Sectors(self.facts)
+
+    @cached_property
+    def table(self) -> PartitionTable | None:
+        """Its partition table; None for a bare filesystem, which is a partition image."""
+        return look_inside(self.reader)[0]
+
+    @cached_property
+    def firmware(self) -> Firmware:
+        """How the disk can boot."""
+        return read_firmware(self.reader, self.table)
+
+    @property
+    def bare(self) -> bool:
+        """Whether the image is a filesystem without a disk around it, booted by a kernel from outside."""
+        return self.table is None
+
+    @cached_property
+    def root(self) -> Filesystem:
+        """The root filesystem."""
+        return self.facts.filesystem(self.facts.root) or Filesystem(device=self.facts.root, type="")
+
+    @cached_property
+    def fstab(self) -> Sequence[FstabLine]:
+        """The entries of its fstab, and the lines that are meant to be entries."""
+        parsed = fstab.parse(self.facts.read("/etc/fstab") or b"")
+        lines = (FstabLine(number=number, text=line.text, entry=line.entry) for number, line in enumerate(parsed, 1))
+        return tuple(
+            line for line in lines if line.entry or (line.text.strip() and not line.text.lstrip().startswith("#"))
+        )
+
+    @cached_property
+    def boot_entries(self) -> Sequence[BootEntry]:
+        """What its boot loader starts, rescue entries left out."""
+        return tuple(entry for entry in boot_entries(self.facts) if not entry.rescue)
+
+    @cached_property
+    def kernel_files(self) -> KernelFiles:
+        """The kernels that the image can start."""
+        return find(self.facts)
+
+    @cached_property
+    def kernels(self) -> Sequence[Kernel]:
+        """The kernels whose modules are installed, oldest first; those without a kernel file are left-overs."""
+        versions = {found.version for found in self.kernel_files.kernels}
+        installed = kernels(self.facts)
+        return [kernel for kernel in installed if kernel.version in versions] or installed
+
+    @cached_property
+    def drivers(self) -> Drivers | None:
+        """The drivers of the newest kernel; reading them takes its whole initramfs."""
+        return drivers(self.facts, self.kernels[-1]) if self.kernels else None
+
+    @cached_property
+    def cloud(self) -> dict[str, Any]:
+        """cloud-init's settings. Raises GuestError when they are no YAML."""
+        return cloudinit.settings(self.facts)
+
+    @cached_property
+    def homes(self) -> Sequence[str]:
+        """The homes of root and of people."""
+        return ("/root", *self.facts.names("/home/*"))
+
+    def first(self, *paths: str) -> str | None:
+        """Return the first of these that is there."""
+        return next((path for path in paths if self.facts.exists(path)), None)
+
+    def lines(self, *patterns: str) -> Iterator[tuple[str, int, str]]:
+        """Yield path, number and text of every line of these files that is no comment; a pattern may have `*`."""
+        for pattern in patterns:
+            for path in self.facts.names(pattern) if "*" in pattern else (pattern,):
+                for number, line in enumerate(self.facts.text(path).splitlines(), 1):
+                    if line.strip() and not line.lstrip().startswith(("#", ";")):
+                        yield path, number, line
+
+    def filled(self, *patterns: str) -> Iterator[str]:
+        """Yield the regular files with something in them that match."""
+        for pattern in patterns:
+            for path in self.facts.names(pattern) if "*" in pattern else (pattern,):
+                found = self.facts.stat(path)
+                if found and found.is_file and found.size:
+                    yield path
+
+    def program(self, name: str) -> str | None:
+        """Return where a program of that name is."""
+        return self.first(*(posixpath.join(place, name) for place in ("/usr/sbin", "/usr/bin", "/sbin", "/bin")))
+
+
+class Sectors:
+    """The disk of a guest as an image is read, in blocks that are asked for once; its extents are not known."""
+
+    def __init__(self, facts: GuestFacts) -> None:
+        self._facts = facts
+        self._blocks: dict[int, bytes] = {}
+
+    @cached_property
+    def virtual_size(self) -> int:
+        """The disk's size, in bytes."""
+        return self._facts.disk_size
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield the whole disk."""
+        yield Extent(0, self.virtual_size)
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Return exactly `length` bytes."""
+        first = offset // _BLOCK
+        held = b"".join(self._block(number) for number in range(first, (offset + length - 1) // _BLOCK + 1))
+        return held[offset - first * _BLOCK :][:length]
+
+    def _block(self, number: int) -> bytes:
+        if number not in self._blocks:
+            self._blocks[number] = self._facts.sectors(_BLOCK, number * _BLOCK)
+        return self._blocks[number]
+
+    def close(self) -> None:
+        """Nothing is to be released."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
