@@ -125,8 +125,10 @@ class FileStore:
     def seal_layer(self, path: Path, base: ImageFile) -> ImageFile:
         """Take a finished overlay that was made over `base`; it is the same part of the disk. Raises DiskFull."""
         whole = base.whole()
-        sealed = self.seal_image(path, format="qcow2", virtual_size=whole.virtual_size, backing=whole)
-        return sealed.part(base.offset, base.virtual_size)
+        size = identify(path).virtual_size  # its own: a `resize` step may have changed it
+        assert size is not None
+        sealed = self.seal_image(path, format="qcow2", virtual_size=size, backing=whole)
+        return sealed.part(base.offset, base.virtual_size) if base.window else sealed
 
     def open_image(self, artifact: File | ImageFile, scratch: Path | None = None) -> ImageReader:
         """Open an image for reading; a File's format is established first. Raises FormatRefused."""

@@ -50,7 +50,7 @@ def resize(session: Session, disk: Disk, edit: Resize) -> None:
     _write_table(session, edit)
     if edit.disk < layout.size:
         session.resize(edit.disk)
-    if change and found:
+    if change and found and (edit.partition is not None or edit.size == edit.disk):
         _fill(session, disk, found)
     _verify(session, edit)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from builder.errors import GuestError
+from builder.image.filesystems import Filesystem
 from builder.image.inspect import look_inside
 from builder.image.partitions import PartitionTable
 from builder.image.stream import Extent
@@ -85,11 +86,15 @@ class Layout:
         """Return how far that partition could reach on a disk of that size: the first byte it cannot have."""
         return slot.limit if slot.limit is not None else (disk - self.tail) // self.sector * self.sector
 
-    def least(self, changed: Slot) -> int:
-        """Return the smallest disk, in bytes, that holds its partitions, that one as it is given."""
+    def needed(self, changed: Slot) -> int:
+        """Return the bytes that a disk needs for its partitions, that one as it is given, and for its table."""
         others = (slot for slot in self.slots if slot.number != changed.number and not slot.is_extended)
-        end = max((changed.end, *(slot.end for slot in others)))
-        return end if not self.kind else min(-(-(end + self.tail) // MIB) * MIB, max(self.size, end + self.tail))
+        return max((changed.end, *(slot.end for slot in others))) + self.tail
+
+    def least(self, changed: Slot) -> int:
+        """Return the smallest disk for its partitions: to a whole MiB, but never larger than it is."""
+        needed = self.needed(changed)
+        return min(-(-needed // MIB) * MIB, max(self.size, needed))
 
 
 class DiskReader:
@@ -143,14 +148,10 @@ def read_layout(reader: DiskReader) -> Layout:
     table, volumes = look_inside(reader)
     held = {volume.partition: volume.filesystem for volume in volumes}
     if table is None:
-        whole = held.get(None)
-        slot = Slot(
-            number=None,
-            start=0,
-            size=reader.virtual_size,
-            filesystem=whole.type if whole else "",
-            filled=whole.size if whole else 0,
-        )
+        whole = held.get(None) or Filesystem(type="")
+        # What the disk has beyond its filesystem is room: a partition could be as much larger.
+        size = whole.size if 0 < whole.size < reader.virtual_size else reader.virtual_size
+        slot = Slot(number=None, start=0, size=size, filesystem=whole.type, filled=whole.size)
         return Layout(size=reader.virtual_size, slots=(slot,))
     tail = _gpt_tail(reader, table.sector_size) if table.kind == "gpt" else 0
     slots = _mbr_slots(reader) if table.kind == "mbr" else _gpt_slots(table)
