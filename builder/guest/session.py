@@ -46,15 +46,16 @@ class Session:
     ) -> None:
         """Begin to launch and return at once; `cache` remembers what kind of acceleration was proven.
 
-        With `network`, commands in the guest reach what this host reaches, through qemu's user-mode network; this
-        host's own 127.0.0.1 as 169.254.2.2. Raises HostError when the binding is missing. A launch that fails says so
-        at the first use.
+        With `network`, commands in the guest that ask for it reach what this host reaches, through qemu's user-mode
+        network; this host's own 127.0.0.1 as 169.254.2.2. Raises HostError when the binding is missing. A launch that
+        fails says so at the first use.
         """
         binding = _binding()
         self.network = network
         self.calls: Counter[str] = Counter()  # of libguestfs, by name
         self.seconds: defaultdict[str, float] = defaultdict(float)  # spent in them
         self.limit = _CALL_LIMIT  # for one call, in seconds
+        self.ended = False  # its appliance was killed, since it did not answer in time
         self._launch_limit = launch_limit
         self._directory = Path(tempfile.mkdtemp(prefix="emi-guest-"))
         # A thread of its own: so Ctrl-C gets through while a call waits, and libguestfs keeps its error handler by
@@ -195,6 +196,7 @@ class Session:
         try:
             return self._worker.begin(lambda: self._made(name, arguments, options)).result(limit)
         except TimeoutError:
+            self.ended = True
             self._kill()
             raise GuestError(f"the appliance did not answer {name} within {limit:g} s and was ended") from None
         except (RuntimeError, OSError, ValueError) as error:
@@ -202,6 +204,11 @@ class Session:
             raise GuestError(f"{name} failed in the guest: {_first_line(error)}") from error
         finally:
             self.seconds[name] += time.monotonic() - began
+
+    def wire(self, *, up: bool) -> None:
+        """Let the appliance reach the network from now on, or not; one that was launched without it never does."""
+        if self.network:
+            self._talk().execute("set_link", {"name": "usernet", "up": up})  # as libguestfs names it
 
     def _made(self, name: str, arguments: tuple[object, ...], options: dict[str, Any]) -> Any:
         if not native.is_text(arguments):
@@ -257,8 +264,12 @@ class Session:
     def _await_plugged(self) -> None:
         for _ in self._polls("the appliance does not see the image that was plugged in"):
             # The kernel gives the place that became free to the next disk; list_devices waits for udev as well.
-            if self.call("list_devices") == [DEVICE]:
-                return
+            try:
+                if self.call("list_devices") == [DEVICE]:
+                    return
+            except GuestError as error:
+                if "No such file" not in error.message:  # udev takes the old disk's links away while they are listed
+                    raise
 
     def _polls(self, what: str) -> Iterator[None]:
         deadline = time.monotonic() + _PLUG_LIMIT
