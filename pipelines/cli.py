@@ -22,7 +22,7 @@ from builder.errors import EmiError, InternalError, Interrupted
 
 if TYPE_CHECKING:
     from pipelines import ui
-    from pipelines.verbs import faults, places, recipes, reference, sandbox
+    from pipelines.verbs import faults, parts, places, recipes, reference, sandbox
 else:
 
     class _Lazily:
@@ -35,8 +35,8 @@ else:
             return _interruptible(getattr(importlib.import_module(self._name), name))
 
     ui = _Lazily("pipelines.ui")
-    faults, places, recipes, reference, sandbox = (
-        _Lazily(f"pipelines.verbs.{name}") for name in ("faults", "places", "recipes", "reference", "sandbox")
+    faults, parts, places, recipes, reference, sandbox = (
+        _Lazily(f"pipelines.verbs.{name}") for name in ("faults", "parts", "places", "recipes", "reference", "sandbox")
     )
 
 app = typer.Typer(
@@ -149,6 +149,30 @@ def inspect(
 ) -> None:
     """Show an image's format, sizes, partitions, filesystems and labels."""
     reference.inspect(image, as_json=json)
+
+
+@app.command()
+def extract(
+    image: Annotated[Path, typer.Argument(help="A disk image file.", show_default=False)],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The raw file to write; it must not exist yet.")],
+    *,
+    partition: Annotated[int | None, typer.Option("--partition", metavar="N", help="The partition's number.")] = None,
+    root: Annotated[bool, typer.Option("--root", help="The root filesystem, wherever it is; looks inside.")] = False,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="NAME", help="A filesystem's label, or a GPT partition's name.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="A partition type: a GUID, 0x83, or `EFI system`.")
+    ] = None,
+    volume: Annotated[str | None, typer.Option("--volume", metavar="GROUP/NAME", help="A logical volume.")] = None,
+    subvolume: Annotated[
+        str | None, typer.Option("--subvolume", metavar="NAME", help="A btrfs subvolume, to be the default one.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Write one part of a disk image to a sparse raw file: a partition, the root, a logical volume."""
+    choice: dict[str, Any] = {"partition": partition, "root": root, "label": label, "type": kind}
+    parts.extract(image, to, **choice, volume=volume, subvolume=subvolume, as_json=json)
 
 
 @sandbox_app.command("start")

@@ -9,7 +9,6 @@ pieces is written to a file; what is not in plain pieces (thin, striped) is read
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +33,8 @@ _VOLUME = re.compile(r"/dev/([A-Za-z0-9+_.-]+/[A-Za-z0-9+_.-]+)")  # lvm(8): wha
 _LINEAR = re.compile(
     r"(\d+) ([1-9]\d*) linear (\d+:\d+) (\d+)"
 )  # start, length, device, offset; in sectors of 512 bytes
+# The image by its SCSI address, as Session plugs it in: the kernel's own names for disks may come out otherwise.
+_SYS = re.compile(r".*/\d+:0:0:0/block/sd[a-z]+(?:/sd[a-z]+(\d+))?")
 _TOP = 5  # the id of a btrfs' topmost subvolume
 _READ = 2 << 20  # bytes; a libguestfs message holds at most 4 MiB
 
@@ -250,7 +251,7 @@ class _Search:
     def _partition_of(self, number: str) -> Place | None:
         """Return the partition that a device number (8:2) is in the appliance, if it is one."""
         link = self._call("debug", "sh", [f"readlink /sys/dev/block/{number}"])
-        found = _PARTITION.fullmatch(posixpath.join("/dev", posixpath.basename(link.strip())))
+        found = _SYS.fullmatch(link.strip())
         return self._agreed(int(found[1]) if found[1] else None) if found else None
 
     def make_default(self, volume: _Volume) -> bool:

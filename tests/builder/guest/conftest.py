@@ -132,8 +132,9 @@ class Disks:
             image.truncate((sum(part.size for part in parts) + 2) * MIB)
         for number, part in enumerate(parts, 1):
             starts.append(start * 8)
-            words += ["n", str(number), str(start), f"+{part.size}M"]
-            start += part.size * MIB // 4096
+            end = start + part.size * MIB // 4096
+            words += ["n", str(number), str(start), str(end - 1)]
+            start = end
         proc.run(["fdisk", "-b", "4096", "-w", "never", "-W", "never", disk], stdin="\n".join([*words, "w\n"]).encode())
         self.put(disk, parts, starts)
         return disk
