@@ -1,0 +1,1 @@
+"""A guest's network configuration, in whatever format its system reads."""
