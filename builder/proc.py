@@ -19,6 +19,7 @@ from builder.errors import ToolFailed, ToolMissing
 PACKAGES: Mapping[str, str] = {
     "debugfs": "e2fsprogs",
     "gpgv": "gpgv",
+    "grub-mkimage": "grub-common",
     "mcopy": "mtools",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.vfat": "dosfstools",
@@ -28,6 +29,7 @@ PACKAGES: Mapping[str, str] = {
     "newuidmap": "uidmap",
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
+    "sfdisk": "fdisk",
     "sgdisk": "gdisk",
 }
 _TAIL = 2000  # characters of stderr shown in an error: a screenful

@@ -34,20 +34,30 @@ def write_sparse(reader: ImageReader, target: Path, *, workers: int = 2, progres
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             os.ftruncate(descriptor, reader.virtual_size)
-            if _share_extents(reader, descriptor):
-                progress.note("shared with the source by the filesystem, nothing was copied")
-            else:
-                _copy(reader, descriptor, workers, progress)
+            write_into(reader, descriptor, workers=workers, progress=progress)
         finally:
             os.close(descriptor)
 
 
-def _copy(reader: ImageReader, descriptor: int, workers: int, progress: Progress) -> None:
+def write_into(
+    reader: ImageReader, descriptor: int, *, offset: int = 0, workers: int = 2, progress: Progress = SILENT
+) -> None:
+    """Write the image's bytes into an open file, from byte `offset`, where it must read as zeros and be long enough.
+
+    Otherwise as `write_sparse`. Raises OSError when the disk is full, and what reading the image raises.
+    """
+    if _share_extents(reader, descriptor, offset):
+        progress.note("shared with the source by the filesystem, nothing was copied")
+    else:
+        _copy(reader, descriptor, offset, workers, progress)
+
+
+def _copy(reader: ImageReader, descriptor: int, offset: int, workers: int, progress: Progress) -> None:
     def copy(piece: Extent) -> int:
         # Whoever reads (and inflates) a piece also writes it: no bytes cross threads.
         data = reader.pread(piece.length, piece.offset)
         for start, end in _nonzero(data):
-            _pwrite(descriptor, data[start:end] if end - start < len(data) else data, piece.offset + start)
+            _pwrite(descriptor, data[start:end] if end - start < len(data) else data, offset + piece.offset + start)
         return piece.length
 
     for length in pool.each(copy, pieces(reader.extents(), _PIECE), workers=workers):
@@ -74,7 +84,7 @@ def _pwrite(descriptor: int, data: bytes, offset: int) -> None:
         written += os.pwrite(descriptor, memoryview(data)[written:], offset + written)
 
 
-def _share_extents(reader: ImageReader, descriptor: int) -> bool:
+def _share_extents(reader: ImageReader, descriptor: int, target_offset: int) -> bool:
     """Let the filesystem share a raw source's blocks with the target; say whether it did.
 
     copy_file_range is no second choice: where blocks are not shared it copies zeros as data.
@@ -86,7 +96,7 @@ def _share_extents(reader: ImageReader, descriptor: int) -> bool:
         source = source.reader
     if not isinstance(source, RawReader) or not reader.virtual_size:
         return False
-    request = struct.pack("qQQQ", source.descriptor, offset, reader.virtual_size, 0)
+    request = struct.pack("qQQQ", source.descriptor, offset, reader.virtual_size, target_offset)
     try:
         fcntl.ioctl(descriptor, _FICLONERANGE, request)
     except OSError:  # EOPNOTSUPP, EXDEV, EINVAL (a range that is not aligned): the ordinary way remains

@@ -13,7 +13,7 @@ from builder.digest import BLOCK
 from builder.image.raw import RawReader, window
 from builder.image.reader import open_image
 from builder.image.stream import Extent
-from builder.image.write import content_digest, write_sparse
+from builder.image.write import content_digest, write_into, write_sparse
 
 Tool = Callable[..., str]
 Disk = Callable[..., Path]
@@ -63,6 +63,18 @@ def test_a_copy_of_a_window(make_disk: Disk, tmp_path: Path) -> None:
     with RawReader(disk) as reader:
         write_sparse(window(reader, 3 * MIB + 512, 5 * MIB), target)
     assert target.read_bytes() == disk.read_bytes()[3 * MIB + 512 : 8 * MIB + 512]
+
+
+def test_an_image_goes_into_a_larger_file_and_leaves_the_rest(make_disk: Disk, tmp_path: Path) -> None:
+    disk, target = make_disk(), tmp_path / "larger.raw"
+    with open(target, "w+b") as file, RawReader(disk) as reader:
+        file.write(b"before")
+        file.truncate(4 * MIB + 512 + reader.virtual_size + 512)
+        file.flush()
+        write_into(reader, file.fileno(), offset=4 * MIB + 512)
+    content = disk.read_bytes()
+    assert target.read_bytes() == b"before".ljust(4 * MIB + 512, b"\0") + content + bytes(512)
+    assert target.stat().st_blocks <= disk.stat().st_blocks + 32
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
