@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -22,7 +22,7 @@ from builder.errors import EmiError, InternalError, Interrupted
 
 if TYPE_CHECKING:
     from pipelines import ui
-    from pipelines.verbs import faults, parts, places, recipes, reference, sandbox
+    from pipelines.verbs import faults, images, parts, places, recipes, reference, sandbox
 else:
 
     class _Lazily:
@@ -35,8 +35,9 @@ else:
             return _interruptible(getattr(importlib.import_module(self._name), name))
 
     ui = _Lazily("pipelines.ui")
-    faults, parts, places, recipes, reference, sandbox = (
-        _Lazily(f"pipelines.verbs.{name}") for name in ("faults", "parts", "places", "recipes", "reference", "sandbox")
+    faults, images, parts, places, recipes, reference, sandbox = (
+        _Lazily(f"pipelines.verbs.{name}")
+        for name in ("faults", "images", "parts", "places", "recipes", "reference", "sandbox")
     )
 
 app = typer.Typer(
@@ -54,6 +55,8 @@ store_app = typer.Typer(no_args_is_help=True, help="The content-addressed files 
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(store_app, name="store")
 
+ImageFile = Annotated[Path, typer.Argument(help="A disk image file.", show_default=False)]
+Machines = Literal["aws", "eucalyptus-kvm", "eucalyptus-xen", "qemu"]  # Target of builder.guest.lint.subject
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Variables = Annotated[
     list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Set a variable of the recipe; repeatable.")
@@ -145,10 +148,28 @@ def doctor(
 
 @app.command()
 def inspect(
-    image: Annotated[Path, typer.Argument(help="A disk image file.", show_default=False)], json: AsJson = False
+    image: ImageFile,
+    guest: Annotated[
+        bool, typer.Option("--guest/--no-guest", help="Look at the system in it too (an appliance launch, about 10 s).")
+    ] = True,
+    json: AsJson = False,
 ) -> None:
-    """Show an image's format, sizes, partitions, filesystems and labels."""
-    reference.inspect(image, as_json=json)
+    """Show an image's format, sizes, partitions and firmware, and the system in it: kernels, drivers, users."""
+    images.inspect(image, guest=guest, as_json=json)
+
+
+@app.command()
+def lint(
+    image: ImageFile,
+    target: Annotated[Machines, typer.Option("--for", help="The machines that it is to run on.")] = "aws",
+    except_: Annotated[
+        list[str] | None, typer.Option("--except", metavar="RULE", help="Leave a rule out; repeatable.")
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Print the recipe steps that mend what was found.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Look for what keeps an image from booting, or leaks out of it (docs/lint.md); ends with 9 where there is any."""
+    images.lint(image, target, except_ or [], fix=fix, as_json=json)
 
 
 @app.command()

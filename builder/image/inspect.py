@@ -8,6 +8,7 @@ from pathlib import Path
 
 from builder.errors import FormatRefused
 from builder.image.filesystems import Filesystem, probe
+from builder.image.firmware import Firmware, read_firmware
 from builder.image.identify import identify
 from builder.image.identity import Identity, require_safe
 from builder.image.partitions import PartitionTable, read_partitions
@@ -45,6 +46,7 @@ class ImageFacts:
     refused: str | None = None
     table: PartitionTable | None = None
     volumes: tuple[Volume, ...] = ()
+    firmware: Firmware | None = None  # how it can boot; None where that was not looked at
 
 
 def inspect(path: Path, *, scratch: Path | None = None) -> ImageFacts:
@@ -68,6 +70,7 @@ def inspect(path: Path, *, scratch: Path | None = None) -> ImageFacts:
 def _facts(identity: Identity, reader: ImageReader | None, *, refused: str | None) -> ImageFacts:
     status = identity.path.stat()
     table, volumes = (None, ()) if reader is None else look_inside(reader)
+    firmware = None if reader is None else read_firmware(reader, table)
     return ImageFacts(
         path=str(identity.path),
         format=identity.format,
@@ -80,6 +83,7 @@ def _facts(identity: Identity, reader: ImageReader | None, *, refused: str | Non
         refused=refused,
         table=table,
         volumes=volumes,
+        firmware=firmware,
     )
 
 
@@ -117,8 +121,22 @@ def describe(facts: ImageFacts) -> str:
         holds = f"; {_volume(found[partition.number])}" if partition.number in found else ""
         boots = ", bootable" if partition.bootable else ""
         lines.append(f"  {partition.number:3}: {where}, {partition.type_name}{name}{boots}{holds}")
+    lines += [f"  boots by {_firmware(facts.firmware)}"] if facts.firmware else []
     lines += [f"  problem: {problem}" for problem in facts.table.problems]
     return "\n".join(lines)
+
+
+def _firmware(found: Firmware) -> str:
+    """Say what a BIOS and a UEFI find to start."""
+    why = found.bios_problem or "there is no boot code"
+    bios = f"BIOS ({found.boot_code})" if found.bios else f"BIOS: no, {why}"
+    if found.esp is None:
+        uefi = "UEFI: no, there is no ESP"
+    elif found.uefi:
+        uefi = f"UEFI ({', '.join(found.fallbacks)} on partition {found.esp})"
+    else:
+        uefi = f"UEFI: no, partition {found.esp} has no EFI/BOOT/BOOT*.EFI"
+    return f"{bios}; {uefi}"
 
 
 def _volume(filesystem: Filesystem) -> str:

@@ -1,4 +1,4 @@
-"""What the verbs that only look do: status, steps, schema, inspect, doctor."""
+"""What the verbs that only look do: status, steps, schema, doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from builder.errors import HostError, UsageError
-from builder.image import inspect as image_inspect
 from pipelines import docs, kinds, locks, ui
 from pipelines import doctor as doctor_checks
 from pipelines import schema as recipe_schema
@@ -92,12 +91,3 @@ def doctor(cloud: str | None, *, quick: bool, as_json: bool) -> None:
     if not doctor_checks.healthy(checks):
         failed = ", ".join(check.name for check in checks if not check.ok and check.severity == "needed")
         raise HostError(f"this machine lacks: {failed}", hint="Each failed check above names its fix.")
-
-
-def inspect(image: Path, *, as_json: bool) -> None:
-    """Show what is in an image."""
-    facts = image_inspect.inspect(image)
-    if as_json:
-        ui.say_json(asdict(facts))
-        return
-    ui.say(image_inspect.describe(facts))

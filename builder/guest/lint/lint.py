@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import ModuleType
 
-from builder.errors import EmiError, GuestError
+from builder.errors import EmiError
 from builder.guest.facts import GuestFacts
 from builder.guest.lint import accounts, boot, cloud, disk, drivers, leftovers, naming, network, secrets, system
 from builder.guest.lint.rule import SEVERITIES, Finding, Found, Rule, blotted, printable
@@ -70,6 +70,3 @@ def _finding(rule: Rule, found: Found) -> Finding:
 def unknown_rules(names: Collection[str]) -> tuple[str, ...]:
     """Return which of these are no rule's id."""
     return tuple(name for name in names if name not in RULES)
-
-
-__all__ = ["GROUPS", "RULES", "GuestError", "lint", "unknown_rules"]
