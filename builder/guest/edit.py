@@ -95,7 +95,7 @@ def _run(guest: Guest, plan: Plan, progress: Progress) -> Outcome:
         if isinstance(edit, Command):
             progress.note(f"{edit.why} (at most {edit.limit:g} s)")
         output = guest.apply(edit)
-        if output and isinstance(edit, Command) and edit.shown:
+        if output and (not isinstance(edit, Command) or edit.shown):
             shown.append(output)
     return Outcome(edits=tuple(decided), why="" if decided else "nothing to do", output="\n".join(shown))
 

@@ -152,11 +152,21 @@ class Resize:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GiveBack:
+    """Give back the blocks that no filesystem of the disk uses; how many that were is its output."""
+
+    why: str = ""
+
+    def __str__(self) -> str:
+        return self.why or "gave back what nothing uses"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Command:
     """Run something inside the guest, by the guest's own programs; its exit status is obeyed.
 
     A script without `#!` is /bin/sh's. Standard input is empty; output and errors come together, the last 64 KiB.
-    A process that it leaves behind with its output open counts as its own.
+    Processes that it leaves behind are ended with it. `environment` is added to PATH, HOME, TERM and LC_ALL.
     """
 
     script: bytes
@@ -184,6 +194,7 @@ Edit = (
     | SetUuid
     | Resize
     | Truncate
+    | GiveBack
     | Command
 )
 

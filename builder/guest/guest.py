@@ -13,13 +13,14 @@ from functools import singledispatchmethod
 from pathlib import Path
 
 from builder.errors import GuestError, InputError
-from builder.guest import commands, labels, resize, uuids
+from builder.guest import commands, labels, resize, sparsify, uuids
 from builder.guest.disk import Disk
 from builder.guest.edits import (
     Command,
     CopyIn,
     CopyOut,
     Edit,
+    GiveBack,
     MakeDirectory,
     MakeLink,
     Remove,
@@ -88,20 +89,22 @@ class Guest(GuestFacts):
     def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:
         """Return the bytes of a regular file, or None. Raises GuestError when it is larger than `limit`."""
         if path not in self._files:
-            self.disk.mount("ro", path)
+            self.disk.mount("ro", path, below=False)
             present = self.disk.is_file(path)
             self._files[path] = self.disk.pread_all(path, limit=limit) if present else None
         return self._files[path]
 
     def stream(self, path: str, *, limit: int = 1 << 30) -> Iterator[bytes] | None:
         """Return the bytes of a regular file in pieces of 1 MiB, or None. Raises GuestError beyond `limit`."""
-        self.disk.mount("ro", path)
+        self.disk.mount("ro", path, below=False)
         return self.disk.pieces(path, limit=limit) if self.disk.is_file(path) else None
 
     def names(self, pattern: str) -> tuple[str, ...]:
         """Return the paths that match a glob, sorted."""
         if pattern not in self._names:
-            self.disk.mount("ro", literal(pattern))
+            directory = literal(pattern)
+            # The names of one directory are there without what is mounted on them.
+            self.disk.mount("ro", directory, below=pattern.count("/") > directory.rstrip("/").count("/") + 1)
             # libguestfs would also take braces, which are no part of glob(7).
             found = self._call("glob_expand", pattern.replace("{", r"\{"), directoryslash=False)
             self._names[pattern] = tuple(sorted(found))
@@ -110,8 +113,8 @@ class Guest(GuestFacts):
     def stat(self, path: str) -> Stat | None:
         """Return what is at `path`, a link itself, or None."""
         if path not in self._stats:
-            self.disk.mount("ro", path)
-            self._stats[path] = self._stat(path)
+            self.disk.mount("ro", path, below=False)
+            self._stats[path] = self.disk.lstat(path)
         return self._stats[path]
 
     def link(self, path: str) -> str | None:
@@ -119,18 +122,8 @@ class Guest(GuestFacts):
         found = self.stat(path)
         return str(self._call("readlink", path)) if found and found.is_link else None
 
-    def _stat(self, path: str) -> Stat | None:
-        directory = posixpath.dirname(path)
-        if not self.disk.is_dir(directory):
-            return None
-        # The list form answers for absent names too, with st_ino -1, where lstatns fails for any reason at all.
-        (found,) = self._call("lstatnslist", directory, [posixpath.basename(path) or "."])
-        if found["st_ino"] == -1:
-            return None
-        return Stat(mode=found["st_mode"], uid=found["st_uid"], gid=found["st_gid"], size=found["st_size"])
-
     def apply(self, edit: Edit) -> str:
-        """Make one edit; return what a command printed. Raises GuestError when the guest cannot take it."""
+        """Make one edit; return what it has to say beyond its own words: a command's output. Raises GuestError."""
         output = self._do(edit)
         if not isinstance(edit, CopyOut):
             self._forget()
@@ -187,8 +180,8 @@ class Guest(GuestFacts):
         So the guest never has half of the file.
         """
         self.disk.mount("rw", wanted)
-        found, present = self._stat(wanted), self.disk.is_file(wanted)
-        if found and not present and not (found.is_link and self._stat(self.disk.follow(wanted)) is None):
+        found, present = self.disk.lstat(wanted), self.disk.is_file(wanted)
+        if found and not present and not (found.is_link and self.disk.lstat(self.disk.follow(wanted)) is None):
             raise GuestError(f"{wanted} in the guest is not a regular file")
         path = self._call("realpath", wanted) if present else wanted
         if found is None and not self.disk.is_dir(posixpath.dirname(path)):
@@ -242,6 +235,7 @@ class Guest(GuestFacts):
             if mounted := [point for point in self.disk.mount_points if f"{point}/".startswith(inner)]:
                 raise GuestError(f"{path} in the guest is, or holds, where a filesystem is mounted ({mounted[0]})")
             self._call("rm_rf", real)
+            self.disk.forget(real)
         return ""
 
     def _real(self, path: str) -> str:
@@ -270,7 +264,7 @@ class Guest(GuestFacts):
         top = self._call("realpath", edit.path) if edit.recursive else ""
         for name in self._call("find", top) if edit.recursive else ():
             path = f"{top.rstrip('/')}/{name.lstrip('/')}"
-            found = self._stat(path)
+            found = self.disk.lstat(path)
             if found and not found.is_link:
                 self._attributes(path, edit.mode, edit.owner)
         return ""
@@ -315,6 +309,10 @@ class Guest(GuestFacts):
     def _resize(self, edit: Resize) -> str:
         resize.resize(self._session, self.disk, edit)
         return ""
+
+    @_do.register
+    def _give_back(self, _: GiveBack) -> str:
+        return sparsify.give_back(self._session, self.disk)
 
     @_do.register
     def _command(self, edit: Command) -> str:
