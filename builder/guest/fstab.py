@@ -127,6 +127,25 @@ def rewrite(data: bytes, filesystems: Sequence[Filesystem], *, root: str, by: Na
     return Rewritten(data=render(lines), changes=changes, kept=kept)
 
 
+def alone(data: bytes, filesystems: Sequence[Filesystem], *, root: str) -> Rewritten:
+    """Return `data` for a root that goes without its disk: entries that could not be mounted then are commented out.
+
+    Those are what names another filesystem or volume of this disk, or one by label or UUID that is not on it; a boot
+    would wait for them and end in an emergency shell. Entries with `nofail` or `noauto` stay, which do no harm.
+    """
+    disk = _Disk(filesystems, root=root, by="label")
+    lines: list[Line] = []
+    changes: list[Change] = []
+    for line in parse(data):
+        entry = line.entry
+        if entry is None or not disk.leaves_behind(entry):
+            lines.append(line)
+            continue
+        changes.append(Change(mount_point=entry.mount_point, old=entry.spec, new="commented out"))
+        lines.append(Line(text=f"# {line.text}"))
+    return Rewritten(data=render(lines), changes=changes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mount:
     """A filesystem of this disk, where it is mounted, and the options that decide what of it: a btrfs' subvolume."""
@@ -198,6 +217,18 @@ class _Disk:
         if posixpath.normpath(entry.mount_point) == "/" and _names_device(entry):
             return None if self._holds(entry, volume) else self._root
         return None if volume else self._resolve(entry)
+
+    def leaves_behind(self, entry: Entry) -> bool:
+        """Say whether a root without its disk would have the entry and not the filesystem, and would wait for it."""
+        if posixpath.normpath(entry.mount_point) == "/" or not {"nofail", "noauto"}.isdisjoint(entry.options):
+            return False
+        match (_volume(entry, self._filesystems) if not _is_bind(entry) else None) or self.find(entry):
+            case Filesystem() as found:
+                return found != self._root
+            case str():
+                return _tag(entry.spec) is not None
+            case None:
+                return False
 
     def _holds(self, entry: Entry, volume: Filesystem | None) -> bool:
         """Say whether the entry for / names the volume that is the root, by a name that LVM made for good."""

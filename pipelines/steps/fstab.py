@@ -12,7 +12,7 @@ from builder.errors import GuestError
 from builder.guest import labels
 from builder.guest.edits import Edit, SetLabel, Unchanged, WriteFile
 from builder.guest.facts import GuestFacts
-from builder.guest.fstab import Naming, Rewritten, rewrite
+from builder.guest.fstab import Naming, Rewritten, alone, rewrite
 from pipelines.step import GuestStep, Options
 
 _PATH = "/etc/fstab"
@@ -24,6 +24,11 @@ class FstabOptions(Options):
     by: Naming = Field(default="label", description="what entries name filesystems by: `label` or `uuid`")
     root_label: str | None = Field(
         default=None, description="label the root filesystem so first; as a `label` step before this one would"
+    )
+    alone: bool = Field(
+        default=False,
+        description="the root will go without its disk, as `extract` takes it out: comment out entries for the disk's "
+        "other filesystems (/boot, swap) and for such as are not on it, but for those with `nofail` or `noauto`",
     )
 
 
@@ -59,11 +64,13 @@ class Fstab(GuestStep[FstabOptions]):
         data = facts.read(_PATH)
         if data is None:
             return edits or Unchanged(why="the guest has no /etc/fstab")
-        rewritten = rewrite(data, filesystems, root=facts.root, by=options.by)
+        left = alone(data, filesystems, root=facts.root) if options.alone else Rewritten(data=data)
+        rewritten = rewrite(left.data, filesystems, root=facts.root, by=options.by)
         _require_root(rewritten, options.by)
-        if rewritten.changes:
-            edits.append(WriteFile(path=_PATH, data=rewritten.data, why=_told(rewritten)))
-        return edits or Unchanged(why=_told(rewritten) or f"no entry names a filesystem but by {options.by}")
+        told = "; ".join(map(str, [*left.changes, *rewritten.changes, *rewritten.kept]))
+        if left.changes or rewritten.changes:
+            edits.append(WriteFile(path=_PATH, data=rewritten.data, why=told))
+        return edits or Unchanged(why=told or f"no entry names a filesystem but by {options.by}")
 
 
 def _label_root(options: FstabOptions, facts: GuestFacts) -> SetLabel | None:
@@ -80,7 +87,3 @@ def _require_root(rewritten: Rewritten, by: Naming) -> None:
             f"the entry for / in {_PATH} cannot name its filesystem by {by}: {root.why}",
             hint="Give `root_label:`, or put a `label` step before this one.",
         )
-
-
-def _told(rewritten: Rewritten) -> str:
-    return "; ".join(map(str, [*rewritten.changes, *rewritten.kept]))

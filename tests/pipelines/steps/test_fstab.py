@@ -62,6 +62,14 @@ def test_by_uuid():
     assert edit.data == b"UUID=1111 / ext4\nUUID=3083-1F07 /efi vfat\n"
 
 
+def test_a_root_that_goes_alone_leaves_the_others_behind():
+    written = b"UUID=1111 / ext4\nLABEL=UEFI /boot/efi vfat umask=0077\n"
+    (edit,) = STEP.edits(FstabOptions(alone=True), facts(ROOT, ESP, fstab=written), {})
+    assert edit.data == b"LABEL=rootfs / ext4\n# LABEL=UEFI /boot/efi vfat umask=0077\n"
+    assert edit.why == "/boot/efi: LABEL=UEFI -> commented out; /: UUID=1111 -> LABEL=rootfs"
+    assert isinstance(STEP.edits(FstabOptions(alone=True), facts(ROOT, fstab=edit.data), {}), Unchanged)
+
+
 @pytest.mark.parametrize(
     ("options", "filesystems", "expected"),
     [
