@@ -1,4 +1,4 @@
-"""What is generated: docs/steps.md and docs/recipe.schema.json from the steps, docs/errors.md from the error tree.
+"""What is generated: docs/steps.md and docs/recipe.schema.json from the steps, docs/errors.md and docs/lint.md.
 
     python -m pipelines.docs            writes all
     python -m pipelines.docs --check    shows what is stale and ends with status 1
@@ -22,7 +22,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from builder import errors
-from builder.errors import EmiError, InternalError
+from builder.errors import EmiError, InternalError, LintFailed
+from builder.guest.lint.lint import GROUPS
+from builder.guest.lint.rule import SEVERITIES, Rule
+from builder.guest.lint.subject import TARGETS
 from builder.units import format_size
 from pipelines import kinds, values
 from pipelines.recipe import problems
@@ -138,9 +141,43 @@ def errors_page() -> str:
     return "\n".join([*head, *rows, ""])
 
 
+def lint_page() -> str:
+    """Return docs/lint.md."""
+    lines = [
+        _GENERATED,
+        "# Lint",
+        "",
+        "`emi lint IMAGE --for aws` looks, before an upload, for what keeps an image from booting in a cloud, and for",
+        "what leaks out of it; the step [`lint`](steps.md#lint) does so within a recipe. The image may be meant for",
+        f"{_either([f'`{target}`' for target in TARGETS])}. Nothing is changed. `--fix` prints the recipe",
+        "steps that mend what was found, `--except RULE` leaves a rule out, `--json` is for programs.",
+        "",
+        *(f"- **{severity}**: {meaning}." for severity, meaning in SEVERITIES.items()),
+        "",
+        f"The exit code is 0 without errors and {LintFailed.exit_code} with some; with `--fix` it is 0 for both. Where",
+        "the guest could not be looked at, the disk is, and the exit code is that of the reason ([errors](errors.md)).",
+        "What a rule cannot tell is a note of that rule. Secrets are not repeated in findings.",
+    ]
+    for group, (_, rules) in GROUPS.items():
+        lines += ["", f"## {group.capitalize()}", "", "| rule | at worst | what it means | mended by |"]
+        lines += ["| --- | --- | --- | --- |", *map(_lint_row, rules)]
+    return "\n".join([*lines, ""])
+
+
+def _lint_row(rule: Rule) -> str:
+    text = " ".join(inspect.cleandoc(rule.check.__doc__ or "").split())
+    steps = ", ".join(f"[`{step}`](steps.md#{step})" for step in rule.mended_by)
+    return f"| `{rule.id}` | {rule.worst} | {_cell(text)} | {steps or 'hand'} |"
+
+
 def pages() -> Mapping[str, str]:
     """Return every generated page by its file name in docs/."""
-    return {"steps.md": steps_page(), "errors.md": errors_page(), "recipe.schema.json": schema_page()}
+    return {
+        "steps.md": steps_page(),
+        "errors.md": errors_page(),
+        "lint.md": lint_page(),
+        "recipe.schema.json": schema_page(),
+    }
 
 
 def stale(directory: Path) -> str:

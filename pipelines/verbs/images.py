@@ -8,17 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from builder.errors import EmiError, LintFailed, UsageError
+from builder.errors import EmiError, GuestError, HostError, LintFailed, UsageError
 from builder.guest import inspect as guest_inspect
 from builder.guest.facts import GuestFacts
 from builder.guest.lint import mending
 from builder.guest.lint.lint import lint as find_faults
-from builder.guest.lint.lint import unknown_rules
+from builder.guest.lint.lint import lint_disk, unknown_rules
 from builder.guest.lint.rule import Finding
 from builder.guest.lint.subject import Target
 from builder.guest.look import layer_of, look
+from builder.guest.overlay import Layer
 from builder.image import inspect as image_inspect
 from builder.image.inspect import ImageFacts
+from builder.image.reader import open_image
 from pipelines import ui
 from pipelines.home import home
 
@@ -42,20 +44,37 @@ def inspect(image: Path, *, guest: bool, as_json: bool) -> None:
 
 
 def lint(image: Path, target: Target, exempt: Sequence[str], *, fix: bool, as_json: bool) -> None:
-    """Show what is wrong with an image, or print the steps that mend it. Raises LintFailed when there are errors."""
+    """Show what is wrong with an image, or print the steps that mend it.
+
+    Raises LintFailed when there are errors; GuestError or HostError when the guest could not be looked at, after what
+    the disk alone tells was shown.
+    """
     if unknown := unknown_rules(exempt):
         raise UsageError(f"no rule {', '.join(unknown)}", hint="docs/lint.md lists the rules.")
-    with _guest(image) as facts:
-        found = find_faults(facts, target, exempt=exempt)
+    found, trouble = _faults(image, target, exempt)
     if as_json:
-        ui.say_json({"image": str(image), "target": target, "findings": [_json(finding) for finding in found]})
+        said = {"image": str(image), "target": target, "guest": trouble.message if trouble else None}
+        ui.say_json({**said, "findings": [_json(finding) for finding in found]})
     elif fix:
         ui.say(mending.as_yaml(found) or "# no step mends anything here")
     else:
-        _show(found, image, target)
+        _show(found, image, target, trouble)
+    if trouble:
+        raise trouble
     errors = sum(1 for finding in found if finding.severity == "error")
     if errors and not fix:
         raise LintFailed(f"{image} has {errors} error{'s' if errors > 1 else ''} for {target}")
+
+
+def _faults(image: Path, target: Target, exempt: Sequence[str]) -> tuple[Sequence[Finding], EmiError | None]:
+    """Return what is wrong with an image; of its disk alone, and why, where its guest cannot be looked at."""
+    layer = layer_of(image)
+    try:
+        with _guest(layer) as facts:
+            return find_faults(facts, target, exempt=exempt), None
+    except (GuestError, HostError) as error:
+        with open_image(image, layer.format) as reader:
+            return lint_disk(reader, target, exempt=exempt), error
 
 
 def _report(image: Path, facts: ImageFacts) -> tuple[guest_inspect.GuestReport | None, str | None]:
@@ -63,21 +82,22 @@ def _report(image: Path, facts: ImageFacts) -> tuple[guest_inspect.GuestReport |
     if facts.refused is not None:
         return None, facts.refused
     try:
-        with _guest(image) as guest:
+        with _guest(layer_of(image)) as guest:
             return guest_inspect.inspect(guest), None
     except EmiError as error:
         return None, error.message
 
 
 @contextmanager
-def _guest(image: Path) -> Iterator[GuestFacts]:
-    layer = layer_of(image)
+def _guest(layer: Layer) -> Iterator[GuestFacts]:
     place = home().make()
     with look(layer, cache=place.cache, scratch=place.scratch) as guest:
         yield guest
 
 
-def _show(found: Sequence[Finding], image: Path, target: Target) -> None:
+def _show(found: Sequence[Finding], image: Path, target: Target, trouble: EmiError | None) -> None:
+    if trouble:
+        ui.say("note: of the guest nothing can be told, this is of the disk alone")
     for finding in found:
         ui.say(f"{finding.severity}: {finding.what}")
         ui.say(f"    {finding.rule}, {finding.where or image}{f': {finding.quote}' if finding.quote else ''}")
@@ -85,7 +105,7 @@ def _show(found: Sequence[Finding], image: Path, target: Target) -> None:
             ui.say(f"    mended by {' and '.join(steps)}; `emi lint --fix` prints the step")
         elif finding.advice:
             ui.say(f"    {finding.advice}")
-    if not found:
+    if not found and not trouble:
         ui.say(f"nothing is wrong with {image} for {target}")
 
 

@@ -11,6 +11,7 @@ from builder.guest.lint.subject import Subject
 
 _NEEDS_INITRAMFS = ("debian", "redhat", "suse", "arch")
 _CONSOLES = {"x86_64": "ttyS0", "i386": "ttyS0", "aarch64": "ttyAMA0", "arm": "ttyAMA0", "ppc64le": "hvc0"}
+_SPEEDS = {"ttyS0": "ttyS0,115200", "ttyAMA0": "ttyAMA0,115200"}
 _LONG = 10  # seconds of a menu that nobody sees
 _TIMEOUT = re.compile(r"""(?:set\s+timeout=|GRUB_TIMEOUT=|timeout[= ])["']?(-?\d+)["']?\s*(?:#.*)?""")
 _QUIET = ("quiet", "rhgb", "splash", "splash=silent")
@@ -108,7 +109,7 @@ def no_serial_console(subject: Subject) -> Iterator[Found]:
                 what=f"the kernel has no console={wanted}: what it says cannot be read from outside",
                 where=f"{entry.config}:{entry.line}",
                 quote=entry.text,
-                mends=(Mend(step="grub", options={"console": wanted}),),
+                mends=(Mend(step="grub", options={"console": _SPEEDS.get(wanted, wanted)}),),
             )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 
 from builder.errors import EmiError
-from builder.guest.facts import GuestFacts
+from builder.guest.facts import Filesystem, GuestFacts, KnownFacts
 from builder.guest.lint import accounts, boot, cloud, disk, drivers, leftovers, naming, network, secrets, system
 from builder.guest.lint.rule import SEVERITIES, Finding, Found, Rule, blotted, printable
 from builder.guest.lint.subject import Subject, Target
+from builder.guest.unclean import HEAD, unclean
+from builder.image.inspect import look_inside
+from builder.image.stream import ImageReader
 
 # By group, in the order in which a person wants to read them.
 GROUPS: Mapping[str, tuple[ModuleType, Sequence[Rule]]] = {
@@ -35,9 +38,26 @@ def lint(facts: GuestFacts, target: Target, *, exempt: Collection[str] = ()) -> 
 
     What a rule cannot tell is a note of that rule. Raises GuestError when the appliance is gone.
     """
-    subject = Subject(facts, target)
-    found = [finding for rule in RULES.values() if rule.id not in exempt for finding in _apply(rule, subject)]
+    found = _judge(Subject(facts, target), RULES.values(), exempt)
     facts.sectors(512, 0)  # asked anew each time: with a dead appliance, every rule would only have notes
+    return found
+
+
+def lint_disk(reader: ImageReader, target: Target, *, exempt: Collection[str] = ()) -> tuple[Finding, ...]:
+    """Return what the rules on disks find in one whose guest cannot be looked at; no appliance is needed."""
+    table, volumes = look_inside(reader)
+    starts = {part.number: part.start for part in table.partitions} if table else {}
+    filesystems = []
+    for volume in volumes:
+        kind = volume.filesystem.type
+        wrong = unclean(kind, reader.pread(HEAD, starts.get(volume.partition or 0, 0)))
+        where = f"partition {volume.partition}" if volume.partition else "the disk"
+        filesystems.append(Filesystem(device=where, type=kind, unclean=wrong))
+    return _judge(Subject(KnownFacts(filesystems=filesystems), target, reader), disk.RULES, exempt)
+
+
+def _judge(subject: Subject, rules: Iterable[Rule], exempt: Collection[str]) -> tuple[Finding, ...]:
+    found = [finding for rule in rules if rule.id not in exempt for finding in _apply(rule, subject)]
     return tuple(sorted(found, key=lambda finding: _ORDER.index(finding.severity)))
 
 

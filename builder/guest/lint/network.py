@@ -56,7 +56,7 @@ def no_dhcp(subject: Subject) -> Iterator[Found]:
         severity="error",
         what="nothing in the guest asks for an address by DHCP",
         where="/etc",
-        mends=(Mend(step="network", options={"dhcp": True}),),
+        mends=(Mend(step="network"),),
     )
 
 
@@ -71,7 +71,7 @@ def static_address(subject: Subject) -> Iterator[Found]:
             what="a network card has a fixed address",
             where=f"{path}:{number}",
             quote=line,
-            mends=(Mend(step="network", options={"dhcp": True}),),
+            mends=(Mend(step="network", options={"static": "replace"}),),
         )
 
 
@@ -91,7 +91,7 @@ def fixed_mac(subject: Subject) -> Iterator[Found]:
             what="a network card is known by its MAC address, and every instance has another",
             where=f"{path}:{number}",
             quote=line,
-            mends=(Mend(step="network", options={"forget_names": True}),),
+            mends=(Mend(step="network"),),
         )
 
 
@@ -110,7 +110,7 @@ def bus_bound_name(subject: Subject) -> Iterator[Found]:
                 what=f"the network is configured for the card {name[1]}, a name that other machines do not have",
                 where=f"{path}:{number}",
                 quote=line,
-                mends=(Mend(step="network", options={"dhcp": True}),),
+                mends=(Mend(step="network"),),
             )
 
 

@@ -18,7 +18,7 @@ from builder.guest.os import System, read_system
 from builder.image.firmware import Firmware, read_firmware
 from builder.image.inspect import look_inside
 from builder.image.partitions import PartitionTable
-from builder.image.stream import Extent
+from builder.image.stream import Extent, ImageReader
 
 Target = Literal["aws", "eucalyptus-kvm", "eucalyptus-xen", "qemu"]
 _BLOCK = 64 << 10  # bytes: a call of the appliance costs more than what it reads
@@ -42,9 +42,11 @@ class FstabLine:
 class Subject:
     """A guest under judgement. Everything is asked of the facts when the first rule wants it, and kept."""
 
-    def __init__(self, facts: GuestFacts, target: Target) -> None:
+    def __init__(self, facts: GuestFacts, target: Target, reader: ImageReader | None = None) -> None:
+        """Judge `facts` for `target`; the disk itself is read through them, or through `reader` where there is one."""
         self.facts = facts
         self.target = target
+        self._reader = reader
 
     @cached_property
     def system(self) -> System:
@@ -52,9 +54,9 @@ class Subject:
         return read_system(self.facts)
 
     @cached_property
-    def reader(self) -> Sectors:
+    def reader(self) -> ImageReader:
         """The disk's own bytes."""
-        return Sectors(self.facts)
+        return self._reader or Sectors(self.facts)
 
     @cached_property
     def table(self) -> PartitionTable | None:
