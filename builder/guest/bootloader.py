@@ -118,7 +118,7 @@ class Lines:
 
 def _apart(body: str, start: int, arguments: str) -> str:
     """Return arguments that keep their distance from the word before them."""
-    together = start == 0 or body[start - 1] in " \t=" or not arguments or arguments[0] in " \t"
+    together = start == 0 or body[start - 1] in " \t" or not arguments or arguments[0] in " \t"
     return arguments if together else f" {arguments}"
 
 

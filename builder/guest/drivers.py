@@ -1,7 +1,7 @@
 """Which drivers a guest's kernels can begin with: built in, in the initramfs, or only on the disk they are to reach.
 
 Sources: modules.dep(5), modules.builtin in Documentation/kbuild/kbuild.rst of Linux; the names of initramfs files are
-those of update-initramfs(8), dracut(8), mkinitcpio(8), kernel-install(8) and the old mkinitrd(8).
+those of update-initramfs(8), dracut(8) and the old mkinitrd(8), others are found as `kernel` finds them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from builder.errors import FormatRefused
-from builder.guest import initramfs
+from builder.guest import initramfs, releases
+from builder.guest import kernels as boot_kernels
 from builder.guest.facts import GuestFacts
 from builder.guest.initramfs import module_name
 
@@ -55,7 +56,6 @@ _NAMED_FOR = (  # where an initramfs lies that is named for its kernel's version
     "/lib/modules/{}/initrd",
     "/usr/lib/modules/{}/initrd",
 )
-_BY_ENTRY = ("/boot/*/{}/initrd", "/efi/*/{}/initrd", "/boot/efi/*/{}/initrd")  # kernel-install's layout "bls"
 _INITRAMFS_LIMIT = 512 << 20  # bytes, compressed
 
 
@@ -109,21 +109,21 @@ def modules_of(wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def kernels(facts: GuestFacts) -> tuple[Kernel, ...]:
-    """Return the guest's kernels, oldest version first, each with the initramfs that is named for it."""
+    """Return the guest's kernels that have modules, oldest version first, each with its initramfs."""
     found: dict[str, Kernel] = {}
+    others: dict[str, str | None] | None = None  # asked for when no name tells
     for tree in _TREES:
         for path in facts.names(f"{tree}/*/modules.dep"):
             directory = path.rpartition("/")[0]
             version = directory.rpartition("/")[2]
-            if version not in found:
-                kernel = Kernel(version=version, modules=directory)
-                found[version] = Kernel(version=version, modules=directory, initramfs=_initramfs(facts, kernel))
-    return tuple(sorted(found.values(), key=lambda kernel: natural(kernel.version)))
-
-
-def natural(version: str) -> list[tuple[int, str]]:
-    """Return a key that puts 6.10 behind 6.9."""
-    return [(int(digits or 0), text) for digits, text in re.findall(r"([0-9]{1,18})|([^0-9]+)", version)]
+            if version in found:
+                continue
+            image = next((each for name in _NAMED_FOR if facts.exists(each := name.format(version))), "")
+            if not image:
+                others = others or {each.version: each.ramdisk for each in boot_kernels.find(facts).kernels}
+                image = others.get(version) or ""
+            found[version] = Kernel(version=version, modules=directory, initramfs=image)
+    return tuple(sorted(found.values(), key=lambda kernel: releases.key(kernel.version)))
 
 
 def drivers(facts: GuestFacts, kernel: Kernel) -> Drivers:
@@ -150,21 +150,6 @@ def drivers(facts: GuestFacts, kernel: Kernel) -> Drivers:
         trouble=trouble,
         contents=contents,
     )
-
-
-def _initramfs(facts: GuestFacts, kernel: Kernel) -> str:
-    for pattern in _NAMED_FOR:
-        if facts.exists(path := pattern.format(kernel.version)):
-            return path
-    if facts.exists(kept := f"{kernel.modules}/pkgbase"):  # Arch: files are named for the kernel's package
-        package = facts.text(kept).strip()
-        if re.fullmatch(r"[a-z0-9@._+-]+", package) and facts.exists(path := f"/boot/initramfs-{package}.img"):
-            return path
-    if re.fullmatch(r"[^\[\]*?\\/]+", kernel.version):
-        for pattern in _BY_ENTRY:
-            if found := facts.names(pattern.format(kernel.version)):
-                return found[0]
-    return ""
 
 
 def _builtin(facts: GuestFacts, kernel: Kernel) -> frozenset[str]:

@@ -30,15 +30,25 @@ def guest(version: str = "6.1.0", **more: bytes) -> KnownFacts:
         ("/boot/initramfs-6.1.0.img", {}),  # Fedora, EL
         ("/boot/initrd-6.1.0", {}),  # SUSE
         ("/boot/initrd-6.1.0.img", {}),  # EL5
-        ("/boot/0123456789abcdef/6.1.0/initrd", {}),  # kernel-install
+        (
+            "/boot/0123456789abcdef/6.1.0/initrd",  # kernel-install
+            {
+                "/boot/0123456789abcdef/6.1.0/linux": b"MZ",
+                "/boot/loader/entries/x.conf": b"version 6.1.0\nlinux /0123456789abcdef/6.1.0/linux\n"
+                b"initrd /0123456789abcdef/6.1.0/initrd\n",
+            },
+        ),
         ("/lib/modules/6.1.0/initramfs.img", {}),  # image mode
-        ("/boot/initramfs-linux-lts.img", {"/lib/modules/6.1.0/pkgbase": b"linux-lts\n"}),  # Arch
+        (
+            "/boot/initramfs-linux-lts.img",  # Arch
+            {"/lib/modules/6.1.0/pkgbase": b"linux-lts\n", "/boot/vmlinuz-linux-lts": b"MZ"},
+        ),
         ("", {"/boot/initramfs-6.0.0.img": b""}),
-        ("", {"/lib/modules/6.1.0/pkgbase": b"../../etc\n"}),
+        ("", {"/boot/vmlinuz-6.1.0": b"MZ"}),
     ],
 )
 def test_where_an_initramfs_lies(path, more):
-    facts = guest(**({path: b""} if path else {}), **more)
+    facts = guest(**({path: b"070701"} if path else {}), **more)
     assert kernels(facts) == (Kernel(version="6.1.0", modules="/lib/modules/6.1.0", initramfs=path),)
 
 
