@@ -7,6 +7,7 @@ appliance only, its file contents are bytes.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +16,8 @@ from typing import Literal
 
 from builder.errors import GuestError
 from builder.guest import fstab
-from builder.guest.facts import Filesystem
+from builder.guest.facts import Filesystem, Stat
+from builder.guest.lookup import Lookup
 from builder.guest.paths import follow
 from builder.guest.session import DEVICE, Session
 from builder.guest.unclean import HEAD, unclean
@@ -24,7 +26,6 @@ _ROOT_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", 
 _ROOT_SIGNS = ("/etc/os-release", "/usr/lib/os-release", "/etc/fstab")
 _LVM_MEMBER = "LVM2_member"
 _FSTAB_LIMIT = 16 << 20  # bytes
-_CIRCLE = "Too many levels of symbolic links"  # ELOOP
 _CHUNK = 1 << 20  # bytes; a libguestfs message holds at most 4 MiB
 
 Mode = Literal["ro", "rw"]
@@ -51,7 +52,7 @@ class Disk:
         self._mounted: dict[str, fstab.Mount] = {}  # by mount point
         self._mode: Mode = "ro"
         self._planned: dict[str, fstab.Mount] | None = None  # by mount point
-        self._links: dict[str, str] = {}  # path: where the symbolic link there points; empty when there is none
+        self._names = Lookup(session.call)
         self.filesystems = {found.device: found for found in self._find_filesystems()}
         self.root = self._find_root()
 
@@ -136,8 +137,8 @@ class Disk:
     def _is_root(self, directory: str) -> bool:
         return any(self.call("exists", directory.rstrip("/") + sign) for sign in _ROOT_SIGNS)
 
-    def mount(self, mode: Mode, *paths: str) -> None:
-        """Have the root mounted, at least in that mode, and what the paths lead through, or have below them."""
+    def mount(self, mode: Mode, *paths: str, below: bool = True) -> None:
+        """Have the root mounted, at least in that mode, and what the paths lead through, or have `below` them."""
         if mode == "rw" and self._mode == "ro":
             for point in self._mounted:
                 self.call("remount", point, rw=True)
@@ -147,7 +148,7 @@ class Disk:
             self._put_at(point)
         for path in paths:
             if not self._others().keys() <= self._mounted.keys():
-                self._mount_on_the_way(path)
+                self._mount_on_the_way(path, below=below)
 
     def mount_all(self) -> None:
         """Have everything mounted that the guest's fstab names and this disk has, writable."""
@@ -174,31 +175,35 @@ class Disk:
                 raise
             raise GuestError(f"{mount.device} cannot be mounted on {mount.mount_point}: {error.message}") from error
         self._mounted[mount.mount_point] = mount
+        self._names.forget(mount.mount_point)
 
     def _put_at(self, point: str) -> None:
         mount = self._others().get(point)
         # A mount point that is no directory (any more) is none: the guest would not mount there either.
-        if mount and point not in self._mounted and self.call("is_dir", point):
+        there = self._names.lstat(point) if mount and point not in self._mounted else None
+        if mount and there and there.is_directory:
             self._put(mount)
 
-    def _mount_on_the_way(self, path: str) -> None:
+    def _mount_on_the_way(self, path: str, *, below: bool) -> None:
         def passing(name: str) -> str:
             self._put_at(name)
-            return self._link(name)
+            return self._names.link(name)
 
         inner = follow(path, passing).rstrip("/") + "/"
-        for point in self._others():
+        for point in self._others() if below else ():
             if point.startswith(inner):
                 self._put_at(point)
 
     def follow(self, path: str) -> str:
         """Return where the path leads, symbolic links followed; it need not be there."""
-        return follow(path, self._link)
+        return self._names.follow(path)
 
-    def _link(self, path: str) -> str:
-        if path not in self._links:
-            self._links[path] = self.call("readlink", path) if self.call("is_symlink", path) else ""
-        return self._links[path]
+    def lstat(self, path: str) -> Stat | None:
+        """Return what is at the path, a link itself, or None."""
+        directory, name = posixpath.split(path)
+        if name in ("", ".", ".."):
+            return self._names.stat(path)
+        return self._names.lstat(posixpath.join(self.follow(directory), name))
 
     def _others(self) -> dict[str, fstab.Mount]:
         """Return the mounts of the guest's fstab but the root's, by where they really are, outermost first."""
@@ -213,19 +218,13 @@ class Disk:
 
     def is_file(self, path: str) -> bool:
         """Say whether the path leads to a regular file, links followed."""
-        return self._leads_to("is_file", path)
+        found = self._names.stat(path)
+        return found is not None and found.is_file
 
     def is_dir(self, path: str) -> bool:
         """Say whether the path leads to a directory, links followed."""
-        return self._leads_to("is_dir", path)
-
-    def _leads_to(self, kind: str, path: str) -> bool:
-        try:
-            return bool(self.call(kind, path, followsymlinks=True))
-        except GuestError as error:
-            if _CIRCLE in error.message:
-                return False
-            raise
+        found = self._names.stat(path)
+        return found is not None and found.is_directory
 
     def pread_all(self, path: str, *, limit: int) -> bytes:
         """Return the bytes of a regular file. Raises GuestError when there are more than `limit`."""
@@ -243,13 +242,18 @@ class Disk:
     def forget_mounts(self) -> None:
         """Read the guest's fstab, and where links lead, anew when it matters next; what is mounted stays."""
         self._planned = None
-        self._links.clear()
+        self._names.forget()
+
+    def forget(self, path: str) -> None:
+        """Ask anew what is at a path and below it."""
+        self._names.forget(path)
 
     def unmount(self) -> None:
         """Unmount everything."""
         if self._mounted:
             self.call("umount_all")
             self._mounted.clear()
+            self._names.forget()
 
     def trim(self) -> None:
         """Give back the blocks that mounted filesystems do not use, so that nobody stores or sends them."""

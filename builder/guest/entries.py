@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from builder.guest.facts import GuestFacts
 
-_BOOTS = ("/boot", "/efi", "/boot/efi")  # where an entry's filesystem may be mounted
+BOOTS = ("/boot", "/efi", "/boot/efi")  # where an entry's filesystem may be mounted
 _PLAIN = re.compile(r"[!-~]+")
 
 
@@ -26,9 +26,9 @@ class Entry:
     version: str = ""
 
 
-def entries(facts: GuestFacts) -> list[Entry]:
-    """Return the guest's entries, by file name."""
-    paths = [path for boot in _BOOTS for path in facts.names(f"{boot}/loader/entries/*.conf")]
+def entries(facts: GuestFacts, boot: str) -> list[Entry]:
+    """Return the entries of one of BOOTS, by file name. Looking there has the filesystem mounted."""
+    paths = facts.names(f"{boot}/loader/entries/*.conf")
     return [entry for path in paths if (entry := parse(facts.text(path)))]
 
 
@@ -48,4 +48,4 @@ def parse(text: str) -> Entry | None:
 def places(path: str) -> Sequence[str]:
     """Return where a path of an entry may lie in the guest, the likeliest first."""
     inside = posixpath.normpath(f"/{path.lstrip('/')}")
-    return (*(f"{boot}{inside}" for boot in _BOOTS), inside)
+    return (*(f"{boot}{inside}" for boot in BOOTS), inside)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from builder.errors import GuestError
-from builder.guest import entries
+from builder.guest.entries import BOOTS, entries, places
 from builder.guest.facts import GuestFacts
 from builder.guest.releases import in_order, newest
 
@@ -62,7 +62,10 @@ def find(facts: GuestFacts) -> Found:
     search.add_named(boot)
     if "/boot/flatcar" in boot or "/boot/coreos" in boot:
         search.add_named((*facts.names("/boot/flatcar/*"), *facts.names("/boot/coreos/*")))
-    search.add_entries()
+    for place in BOOTS:
+        # An EFI system partition is mounted for nothing else: that costs a second.
+        if place == "/boot" or not search.kernels:
+            search.add_entries(place)
     if not search.kernels:
         search.add_modules()
     if not search.kernels:
@@ -124,13 +127,13 @@ class _Search(_Pool):
             if self._add(f"{directory}/{prefix}-{version}", version, ramdisks):
                 versions.add((directory, version))
 
-    def add_entries(self) -> None:
+    def add_entries(self, boot: str) -> None:
         """Take what the boot loader's entries name, where that lies in places of its own."""
-        for entry in entries.entries(self._facts):
-            kernel = _first(self._facts, entries.places(entry.linux))
+        for entry in entries(self._facts, boot):
+            kernel = _first(self._facts, places(entry.linux))
             if kernel is None:
                 continue
-            ramdisks = [place for initrd in entry.initrds for place in entries.places(initrd)]
+            ramdisks = [place for initrd in entry.initrds for place in places(initrd)]
             named = _VERSIONED.fullmatch(posixpath.basename(kernel))
             # Some number their entries (`version 1`), so the kernel's own name comes first.
             version = named["version"] if named else entry.version or posixpath.basename(posixpath.dirname(kernel))
