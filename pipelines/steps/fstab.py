@@ -28,7 +28,8 @@ class FstabOptions(Options):
     alone: bool = Field(
         default=False,
         description="the root will go without its disk, as `extract` takes it out: comment out entries for the disk's "
-        "other filesystems (/boot, swap) and for such as are not on it, but for those with `nofail` or `noauto`",
+        "other filesystems (/boot, swap) and for such as are not on it, but for those with `nofail` or `noauto`. "
+        "Steps that need these filesystems, as `kernel` may need /boot, belong before it",
     )
 
 
