@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from builder.errors import FormatRefused
+from builder.errors import FormatRefused, GuestError
 from builder.guest import initramfs, releases
 from builder.guest import kernels as boot_kernels
 from builder.guest.facts import GuestFacts
@@ -95,9 +95,13 @@ class Drivers:
 
     def lacking(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """Return the modules of those groups (or modules) that the initramfs could have and has not, by their names."""
+        return tuple(name for name in self.loadable(wanted) if self.where(name) == "on the disk only")
+
+    def loadable(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """Return the modules of those groups (or modules) that this kernel has, by its own names for them."""
         found: list[str] = []
         for module in modules_of(wanted):
-            if self.where(module) == "on the disk only":
+            if self.where(module) in ("on the disk only", "in the initramfs"):
                 found += sorted({module, *_ALIASES.get(module, ())} & self.installed)
         return tuple(found)
 
@@ -150,6 +154,20 @@ def drivers(facts: GuestFacts, kernel: Kernel) -> Drivers:
         trouble=trouble,
         contents=contents,
     )
+
+
+def require(facts: GuestFacts, version: str, modules: Sequence[str]) -> None:
+    """Raise GuestError unless that kernel can begin with those modules."""
+    kernel = next((each for each in kernels(facts) if each.version == version), None)
+    if kernel is None:
+        raise GuestError(f"the guest has no kernel {version} any more")
+    found = drivers(facts, kernel)
+    missing = found.lacking(modules)
+    if missing or found.trouble:
+        raise GuestError(
+            found.trouble or f"{kernel.initramfs} was made anew, and still lacks {', '.join(missing)}",
+            hint="What the guest's own program said can be seen with a `run` step that calls it.",
+        )
 
 
 def _builtin(facts: GuestFacts, kernel: Kernel) -> frozenset[str]:

@@ -182,6 +182,17 @@ class Command:
         return self.why
 
 
+@dataclass(frozen=True, kw_only=True)
+class RequireDrivers:
+    """Read the initramfs of the kernel `version` again: an error unless each module is in it, or built in."""
+
+    version: str
+    modules: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"read it again: {', '.join(self.modules)} in it"
+
+
 Edit = (
     WriteFile
     | CopyIn
@@ -196,6 +207,7 @@ Edit = (
     | Truncate
     | GiveBack
     | Command
+    | RequireDrivers
 )
 
 

@@ -13,7 +13,7 @@ from functools import singledispatchmethod
 from pathlib import Path
 
 from builder.errors import GuestError, InputError
-from builder.guest import commands, labels, resize, sparsify, uuids
+from builder.guest import commands, drivers, labels, resize, sparsify, uuids
 from builder.guest.disk import Disk
 from builder.guest.edits import (
     Command,
@@ -24,6 +24,7 @@ from builder.guest.edits import (
     MakeDirectory,
     MakeLink,
     Remove,
+    RequireDrivers,
     Resize,
     SetAttributes,
     SetLabel,
@@ -313,6 +314,11 @@ class Guest(GuestFacts):
     @_do.register
     def _give_back(self, _: GiveBack) -> str:
         return sparsify.give_back(self._session, self.disk)
+
+    @_do.register
+    def _require_drivers(self, edit: RequireDrivers) -> str:
+        drivers.require(self, edit.version, edit.modules)
+        return ""
 
     @_do.register
     def _command(self, edit: Command) -> str:
