@@ -32,7 +32,8 @@ _LINUX = re.compile(r"\s*(?:linux|linux16|linuxefi)\s+(\S+)\s*(.*)")
 _INITRD = re.compile(r"\s*(?:initrd|initrd16|initrdefi)\s+(.*)")
 _DEVICE = re.compile(r"^\(.*?\)")  # GRUB's (hd0,1) in front of a path
 _RESCUE = re.compile(r"\b(?:single|rescue|recovery|systemd\.unit=rescue\.target|emergency)\b")
-_OTHERS = re.compile(r"memtest|ipxe|/xen[^/]*\.gz$")
+_HYPERVISOR = re.compile(r"/xen[^/]*\.gz$")
+_OTHERS = re.compile(rf"memtest|ipxe|{_HYPERVISOR.pattern}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ def _legacy(path: str, text: str) -> list[BootEntry]:
                 kernel = next((word for word in rest if not word.startswith("--")), "")
                 if kernel:
                     found.append(_entry(path, number, line, kernel, rest[rest.index(kernel) + 1 :]))
-            case ["module", kernel, *rest] if found and "xen" in found[-1].kernel:  # the hypervisor came before
+            case ["module", kernel, *rest] if found and _HYPERVISOR.search(found[-1].kernel):
                 found[-1] = _entry(path, number, line, kernel, rest)
             case ["initrd" | "module", initrd, *_] if found and not found[-1].initrds:
                 found[-1] = replace(found[-1], initrds=(_plain(initrd),))
