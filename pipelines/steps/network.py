@@ -38,9 +38,9 @@ class NetworkOptions(Options):
         default="keep", description="what becomes of interfaces with fixed addresses; kept ones are told"
     )
     ipv6: bool = Field(default=True, description="ask for IPv6 addresses too")
-    cloud_init: Literal["leave", "off"] = Field(
+    cloud_init: Literal["leave", "disable"] = Field(
         default="leave",
-        description="where cloud-init writes the network at boot: `leave` that to it, or turn it `off` and write here",
+        description="where cloud-init writes the network at boot: `leave` that to it, or `disable` it and write here",
     )
 
 

@@ -33,8 +33,8 @@ class SshKeysOptions(Options):
     files: tuple[str, ...] = Field(default=(), description="files of public keys, in the recipe's folder")
     only: bool = Field(default=False, description="no other keys of that user stay")
     password_authentication: bool | None = Field(default=None, description="whether sshd takes passwords from anybody")
-    permit_root_login: Literal["yes", "prohibit-password", "no"] | None = Field(
-        default=None, description="whether sshd lets root in"
+    permit_root_login: bool | Literal["prohibit-password"] | None = Field(
+        default=None, description="whether sshd lets root in, or with keys only"
     )
 
 
@@ -201,7 +201,8 @@ def _settings(options: SshKeysOptions) -> dict[str, str]:
             settings["ChallengeResponseAuthentication"] = "no"
     if options.permit_root_login is not None:
         # Again the name that every sshd knows: one before 7.0 does not start with `prohibit-password`.
-        settings["PermitRootLogin"] = options.permit_root_login.replace("prohibit", "without")
+        words = {True: "yes", False: "no", "prohibit-password": "without-password"}
+        settings["PermitRootLogin"] = words[options.permit_root_login]
     return settings
 
 

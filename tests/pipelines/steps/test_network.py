@@ -174,10 +174,10 @@ def test_mac_addresses_are_forgotten_and_cloud_init_keeps_the_network():
 
 def test_cloud_init_can_be_told_to_leave_the_network_alone():
     files = DEBIAN | CLOUD
-    left = after(files, decide({"cloud_init": "off"}, files))
+    left = after(files, decide({"cloud_init": "disable"}, files))
     assert not cloudinit.writes_network(KnownFacts(files=left))
     assert f"{ENI}.d/90-emi" in left
-    assert isinstance(decide({"cloud_init": "off"}, left), Unchanged)
+    assert isinstance(decide({"cloud_init": "disable"}, left), Unchanged)
 
 
 def test_fixed_addresses_are_told_and_replaced_where_asked():

@@ -124,7 +124,7 @@ def test_settings_go_where_they_count(config, path):
     left = files | {path: edit.data}
     assert {name: sshd_settings(KnownFacts(files=left))[name].value for name in WANTED} == WANTED
     assert isinstance(decide(left, **SETTINGS), Unchanged)
-    (other,) = decide(left, permit_root_login="no")
+    (other,) = decide(left, permit_root_login=False)
     left |= {path: other.data}
     assert sshd_settings(KnownFacts(files=left))["permitrootlogin"].value == "no"
     assert sshd_settings(KnownFacts(files=left))["passwordauthentication"].value == "no"
@@ -190,7 +190,7 @@ def test_a_link_out_of_the_recipe_s_folder_is_refused(outside, tmp_path):
         ({"user": "ann", "keys": [KEY, "x"]}, ["`keys` number 2 is no line"]),
         ({"user": "ann", "files": ["../x", "/x", ""]}, ["`files`: ../x is not", "`files`: /x is", "`files`:  is not"]),
         ({"user": "ann", "only": True}, []),
-        ({"permit_root_login": "no"}, []),
+        ({"permit_root_login": False}, []),
     ],
 )
 def test_options_are_checked(values, expected):
