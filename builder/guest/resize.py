@@ -6,6 +6,7 @@ the way leaves a layer that is thrown away.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from builder.errors import GuestError
@@ -13,7 +14,7 @@ from builder.guest.disk import Disk
 from builder.guest.edits import Resize
 from builder.guest.facts import Filesystem
 from builder.guest.session import DEVICE, Session
-from builder.guest.table import DiskReader, Layout, read_layout, resized
+from builder.guest.table import DiskReader, Write, read_layout, resized
 
 EXT = ("ext2", "ext3", "ext4")
 LVM = "LVM2_member"
@@ -38,32 +39,30 @@ def least_size(session: Session, disk: Disk, device: str) -> int:
 def resize(session: Session, disk: Disk, edit: Resize) -> None:
     """Make the edit. Raises GuestError when the filesystem does not fit, is damaged, or cannot be resized."""
     disk.unmount()
-    layout = _layout(session)
+    reader = _reader(session)
+    layout = read_layout(reader)
+    number = edit.partition if edit.size is not None else None
+    writes = resized(reader, disk=edit.disk, number=number, size=edit.size)  # first, since it may refuse
     slot = layout.slot(edit.partition)
-    device = f"{DEVICE}{edit.partition or ''}"
-    found = disk.filesystems.get(device)
-    change = edit.size is not None and slot is not None and found is not None
-    if change and slot and found and edit.size is not None and edit.size < slot.size:
+    found = disk.filesystems.get(f"{DEVICE}{edit.partition or ''}")
+    shrinks = slot is not None and edit.size is not None and edit.size < slot.size
+    if found and edit.size is not None and shrinks:
         _shrink(session, found, edit.size)
     if edit.disk > layout.size:
         session.resize(edit.disk)
-    _write_table(session, edit)
+    _write(session, writes)
     if edit.disk < layout.size:
         session.resize(edit.disk)
-    if change and found and (edit.partition is not None or edit.size == edit.disk):
+    if found and edit.size is not None and (not shrinks or found.type == "swap"):
         _fill(session, disk, found)
     _verify(session, edit)
-
-
-def _layout(session: Session) -> Layout:
-    return read_layout(_reader(session))
 
 
 def _reader(session: Session) -> DiskReader:
     def read(length: int, offset: int) -> bytes:
         data = b""
         while len(data) < length:
-            chunk = session.call("pread_device", DEVICE, min(length - len(data), 1 << 20), offset + len(data))
+            chunk = session.call("pread_device", DEVICE, length - len(data), offset + len(data))
             if not chunk:
                 break
             data += chunk
@@ -72,9 +71,7 @@ def _reader(session: Session) -> DiskReader:
     return DiskReader(read, int(session.call("blockdev_getsize64", DEVICE)))
 
 
-def _write_table(session: Session, edit: Resize) -> None:
-    number = edit.partition if edit.size is not None else None
-    writes = resized(_reader(session), disk=edit.disk, number=number, size=edit.size)
+def _write(session: Session, writes: Sequence[Write]) -> None:
     if not writes:
         return
     for write in writes:
@@ -85,7 +82,7 @@ def _write_table(session: Session, edit: Resize) -> None:
 
 def _verify(session: Session, edit: Resize) -> None:
     """Hold what is on the disk now against what was asked for: our own reader judges what others wrote."""
-    layout = _layout(session)
+    layout = read_layout(_reader(session))
     slot = layout.slot(edit.partition)
     if layout.size != edit.disk or layout.problem:
         raise GuestError(f"the disk has {layout.size} bytes after its resize, not {edit.disk}; {layout.problem}")

@@ -27,6 +27,7 @@ _PROTECTIVE = 0xEE
 _SECTOR = 512  # of a MBR, always
 _MBR_SECTORS = 0xFFFFFFFF  # what 32 bits count: 2 TiB
 _LOGICAL_LIMIT = 128
+_AT_ONCE = 128 << 10  # bytes: a table, or every superblock of a partition, where that begins at a whole MiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +99,27 @@ class Layout:
 
 
 class DiskReader:
-    """The disk, as the readers of tables and superblocks want it: an ImageReader that is all data."""
+    """The disk, as the readers of tables and superblocks want it: an ImageReader that is all data.
+
+    It remembers what it has read, since each question costs the appliance more than what it brings.
+    """
 
     def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
         """Read by `read(length, offset)`, which gives zeros past the end."""
         self._read = read
+        self._known: dict[int, bytes] = {}
         self.virtual_size = size
 
     def pread(self, length: int, offset: int) -> bytes:
         """Return exactly `length` bytes from `offset`, zeros past the end."""
-        return self._read(length, offset)
+        first, last = offset // _AT_ONCE, -(-(offset + length) // _AT_ONCE)
+        data = b"".join(self._piece(number) for number in range(first, last))
+        return data[offset - first * _AT_ONCE :][:length]
+
+    def _piece(self, number: int) -> bytes:
+        if number not in self._known:
+            self._known[number] = self._read(_AT_ONCE, number * _AT_ONCE)
+        return self._known[number]
 
     def extents(self) -> Iterator[Extent]:
         """Yield the whole disk."""
@@ -256,16 +268,40 @@ def _chain(reader: DiskReader, container: _Record) -> list[_Logical]:
 def resized(reader: DiskReader, *, disk: int, number: int | None = None, size: int | None = None) -> list[Write]:
     """Return what to write, in this order, so that the disk's table is right for a disk of `disk` bytes.
 
-    With a `number`, that partition has `size` bytes afterwards. The second copy of a GPT comes before the first, so
-    that one of them is always whole. Raises GuestError when a partition would not lie on the disk, or when the table
-    cannot say it.
+    With a `number`, that partition has `size` bytes afterwards. What lies further back is written first: the second
+    copy of a GPT before the first, so that one of them is always whole. Raises GuestError when a partition would not
+    lie on the disk, or when the table cannot say it.
     """
     layout = read_layout(reader)
     if layout.problem:
         raise GuestError(f"the partition table is not changed: {layout.problem}")
     if layout.kind == "gpt":
-        return _gpt_writes(reader, layout, disk, number, size)
-    return _mbr_writes(reader, disk, number, size) if layout.kind == "mbr" else []
+        return _joined(reader, _gpt_writes(reader, layout, disk, number, size))
+    return _joined(reader, _mbr_writes(reader, disk, number, size) if layout.kind == "mbr" else [])
+
+
+def _joined(reader: DiskReader, writes: Sequence[Write]) -> list[Write]:
+    """Return whole sectors, those in a row as one write, the last first: each write has udev look at the disk anew."""
+    sectors: dict[int, bytearray] = {}
+    for write in writes:
+        at, data = write.offset, write.data
+        while data:
+            number, within = divmod(at, _SECTOR)
+            part, data = data[: _SECTOR - within], data[_SECTOR - within :]
+            if number not in sectors:
+                sectors[number] = bytearray(reader.pread(_SECTOR, number * _SECTOR))
+            sectors[number][within : within + len(part)] = part
+            at += len(part)
+    rows: list[list[int]] = []
+    for number in sorted(sectors):
+        if rows and rows[-1][-1] == number - 1:
+            rows[-1].append(number)
+        else:
+            rows.append([number])
+    return [
+        Write(offset=row[0] * _SECTOR, data=b"".join(bytes(sectors[number]) for number in row))
+        for row in reversed(rows)
+    ]
 
 
 def _gpt_writes(reader: DiskReader, layout: Layout, disk: int, number: int | None, size: int | None) -> list[Write]:
