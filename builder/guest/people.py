@@ -9,19 +9,21 @@ from collections.abc import Iterator, Sequence
 
 from builder.guest import sudoers
 from builder.guest.accounts import FILES, LOGIN_DEFS, SHADOW, Accounts, User
-from builder.guest.edits import Edit, MakeDirectory, MakeLink, Remove, WriteFile
+from builder.guest.edits import MakeDirectory, MakeLink, Remove, WriteFile
 from builder.guest.facts import GuestFacts, Stat
+
+Change = MakeDirectory | MakeLink | Remove | WriteFile
 
 _SKELETON = "/etc/skel"
 _DEPTH = 5  # levels of it
 
 
-def home(user: User, facts: GuestFacts) -> list[Edit]:
+def home(user: User, facts: GuestFacts) -> list[Change]:
     """Return the edits that make a home that is not there, as useradd -m does."""
     if not user.home.startswith("/") or facts.exists(user.home):
         return []
     owner = (user.uid, user.gid)
-    edits: list[Edit] = [MakeDirectory(path=user.home, mode=_home_mode(facts), owner=owner)]
+    edits: list[Change] = [MakeDirectory(path=user.home, mode=_home_mode(facts), owner=owner)]
     for path, found in _below(facts, _SKELETON, _DEPTH):
         there = user.home + path.removeprefix(_SKELETON)
         if found.is_directory:
@@ -33,9 +35,9 @@ def home(user: User, facts: GuestFacts) -> list[Edit]:
     return edits
 
 
-def written(before: Accounts, after: Accounts, facts: GuestFacts) -> list[Edit]:
+def written(before: Accounts, after: Accounts, facts: GuestFacts) -> list[Change]:
     """Return the edits of the account files that changed, the shadows first: no account is there half."""
-    edits: list[Edit] = []
+    edits: list[Change] = []
     for path in (SHADOW, *(path for path in FILES if path != SHADOW)):
         text = after.texts.get(path)
         if text is not None and text != before.texts.get(path):
@@ -44,7 +46,7 @@ def written(before: Accounts, after: Accounts, facts: GuestFacts) -> list[Edit]:
     return edits
 
 
-def rules(name: str, wanted: Sequence[str], facts: GuestFacts) -> list[Edit]:
+def rules(name: str, wanted: Sequence[str], facts: GuestFacts) -> list[Change]:
     """Return the edit that gives a user these rules of sudo, or takes ours away where there are none."""
     path, data = sudoers.path(name), sudoers.render(name, wanted)
     if not wanted:

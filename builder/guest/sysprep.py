@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from builder.guest import cloudinit, hostkeys
 from builder.guest.accounts import read_accounts
-from builder.guest.edits import Edit, MakeLink, Remove, Truncate, WriteFile
+from builder.guest.edits import MakeLink, Remove, Truncate, WriteFile
 from builder.guest.facts import GuestFacts
 from builder.guest.os import read_system
 
@@ -29,6 +29,8 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 ONLY_IF_ASKED: frozenset[Operation] = frozenset({"authorized-keys", "cron-spool", "hostname", "ssh-userdir"})
 DEFAULT: tuple[Operation, ...] = tuple(name for name in OPERATIONS if name not in ONLY_IF_ASKED)
 
+Removal = Remove | Truncate | MakeLink | WriteFile
+
 _SHOWN = 6  # paths that an edit names to a person
 _LOG_DEPTH = 6  # levels below /var/log
 
@@ -37,7 +39,7 @@ _LOG_DEPTH = 6  # levels below /var/log
 class Found:
     """What an operation found to do, and what it left alone, with the reason."""
 
-    edits: Sequence[Edit] = ()
+    edits: Sequence[Removal] = ()
     kept: str = ""
 
 
@@ -187,7 +189,7 @@ def _of_homes(facts: GuestFacts, names: Sequence[str]) -> Found:
 
 def _machine_id(facts: GuestFacts) -> Found:
     """Empty it, never delete: systemd then makes one at boot also where / is read-only; D-Bus' own follows it."""
-    edits: list[Edit] = []
+    edits: list[Removal] = []
     if facts.text("/etc/machine-id").strip() not in ("", "uninitialized"):
         edits.append(Truncate(paths=("/etc/machine-id",), why="emptied /etc/machine-id"))
     bus = "/var/lib/dbus/machine-id"
@@ -220,7 +222,7 @@ def _cron(facts: GuestFacts) -> Found:
 
 def _hostname(facts: GuestFacts) -> Found:
     """Leave it to DHCP: systemd takes that name only where none is set."""
-    edits: list[Edit] = []
+    edits: list[Removal] = []
     if facts.text("/etc/hostname").strip() not in ("", "localhost"):
         edits.append(WriteFile(path="/etc/hostname", data=b"localhost\n", why="/etc/hostname says localhost"))
     path = "/etc/sysconfig/network"
@@ -242,7 +244,7 @@ def _logs(facts: GuestFacts) -> Found:
             removed.append(path)
         elif size:
             emptied.append(path)
-    edits: list[Edit] = [*_removed(removed).edits]
+    edits: list[Removal] = [*_removed(removed).edits]
     if emptied:
         edits.append(Truncate(paths=tuple(emptied), why=f"emptied {_listed(emptied)}"))
     return Found(edits=edits)

@@ -73,7 +73,7 @@ class Network(GuestStep[NetworkOptions]):
             told.append("cloud-init sets up DHCP at boot")
         else:
             files |= _dhcp(options, facts, system, files)
-        edits: list[Edit] = [*_names(facts), *files.values()]
+        edits: list[Remove | MakeLink | WriteFile] = [*_names(facts), *files.values()]
         told += [f"fixed addresses stay: {', '.join(static)}"] if static else []
         if not edits:
             return Unchanged(why="; ".join(["no MAC addresses, and DHCP is asked already", *told]))
@@ -81,11 +81,11 @@ class Network(GuestStep[NetworkOptions]):
         return edits
 
 
-def _names(facts: GuestFacts) -> list[Edit]:
+def _names(facts: GuestFacts) -> list[Remove | MakeLink]:
     """Return the edits that make the names of cards depend on no MAC address."""
     found = [path for path in _RULES if facts.read(path)]
     found += [path for path in facts.names("/etc/systemd/network/*.link") if ini.names_by_mac(facts.text(path))]
-    edits: list[Edit] = [Remove(paths=tuple(found))] if found else []
+    edits: list[Remove | MakeLink] = [Remove(paths=tuple(found))] if found else []
     if any(map(facts.exists, _GENERATORS)) and facts.link(_GENERATOR_OFF) != "/dev/null":
         edits.append(
             MakeLink(path=_GENERATOR_OFF, target="/dev/null", why=f"masked {_GENERATOR_OFF.rpartition('/')[2]}")

@@ -12,7 +12,7 @@ from builder.errors import GuestError
 from builder.guest import sysprep
 from builder.guest.edits import Edit, Unchanged
 from builder.guest.facts import GuestFacts
-from builder.guest.sysprep import Operation
+from builder.guest.sysprep import Operation, Removal
 from pipelines.step import GuestStep, Options
 
 
@@ -62,7 +62,7 @@ class Sysprep(GuestStep[SysprepOptions]):
         """Do every operation that has something to do."""
         named = {*(options.only or ()), *options.also}
         chosen = options.only or (*sysprep.DEFAULT, *options.also)
-        edits: list[Edit] = []
+        edits: list[Removal] = []
         kept = []
         for operation in dict.fromkeys(chosen):
             if operation in options.except_:

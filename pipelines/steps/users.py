@@ -13,6 +13,7 @@ from builder.guest import accounts, people, sudoers
 from builder.guest.accounts import Accounts, User, read_accounts
 from builder.guest.edits import Edit, Remove, Unchanged
 from builder.guest.facts import GuestFacts
+from builder.guest.people import Change
 from pipelines.step import GuestStep, Options
 
 Name = Annotated[str, StringConstraints(pattern=rf"^{accounts.NAME.pattern}$")]
@@ -96,7 +97,7 @@ class Users(GuestStep[UsersOptions]):
         after, gone = _removed(options, before, facts)
         for name in options.groups:
             after = after.with_group(name)
-        around: list[Edit] = []
+        around: list[Change] = []
         for person in options.create:
             after = _created(person, after, facts)
             around += _around(person, after, facts)
@@ -131,8 +132,8 @@ def _known(name: str, found: Accounts) -> Accounts:
     return found
 
 
-def _removed(options: UsersOptions, found: Accounts, facts: GuestFacts) -> tuple[Accounts, list[Edit]]:
-    gone: list[Edit] = []
+def _removed(options: UsersOptions, found: Accounts, facts: GuestFacts) -> tuple[Accounts, list[Change]]:
+    gone: list[Change] = []
     after = found
     for name in options.remove:
         user = after.user(name)
@@ -168,7 +169,7 @@ def _created(person: Person, found: Accounts, facts: GuestFacts) -> Accounts:
     return found if person.password is None else found.with_password(person.name, person.password)
 
 
-def _around(person: Person, found: Accounts, facts: GuestFacts) -> list[Edit]:
+def _around(person: Person, found: Accounts, facts: GuestFacts) -> list[Change]:
     if person.sudo and (why := sudoers.missing(facts)):
         raise GuestError(why, hint="Put a `packages` step with `install: [sudo]` before this one.")
     user = found.user(person.name)
