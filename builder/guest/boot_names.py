@@ -50,7 +50,7 @@ class BootNames:
         """Return the filesystem of this disk that `root=` means, when it is not this system's root."""
         tag = _tag(value)
         meant = self._tagged(*tag) if tag else self._numbered(value)
-        return None if meant is self.root else meant
+        return None if meant == self.root else meant
 
     def rename_early(self, value: str) -> tuple[str, str]:
         """Return the same for a kernel that starts without an initramfs: it knows partitions, and no filesystems."""
@@ -89,7 +89,8 @@ class BootNames:
     def _tagged(self, tag: str, value: str) -> Filesystem | None:
         for found in (self.root, *self.filesystems):
             held = {"LABEL": found.label, "UUID": found.uuid, "PARTUUID": found.partuuid, "PARTLABEL": found.partlabel}
-            if value and held[tag].casefold() == value.casefold() and (tag != "LABEL" or held[tag] == value):
+            same = held[tag] == value if tag.endswith("LABEL") else held[tag].casefold() == value.casefold()
+            if value and same:
                 return found
         return None
 

@@ -49,8 +49,9 @@ class Grub(GuestStep[GrubOptions]):
     GRUB 2 (grub.cfg, boot entries of the Boot Loader Specification with grubenv), GRUB legacy and pv-grub (menu.lst),
     extlinux and systemd-boot. Both are edited: what boots, so that nothing has to be generated in the guest, and what
     it is generated from (/etc/default/grub and grub.d, /etc/kernel/cmdline, the comments in Debian's menu.lst), so that
-    the guest's next kernel keeps it. Entries of other systems, memory tests and every line that is not meant stay as
-    they are, byte for byte. `root=LABEL=…` and `search` follow a `label` or `uuid` step before this one.
+    the guest's next kernel keeps it; for `root=` alone grub-mkconfig takes the UUID of its own accord. Entries of other
+    systems, memory tests and every line that is not meant stay as they are, byte for byte. `root=LABEL=…` and `search`
+    follow a `label` or `uuid` step before this one.
     """
 
     options = GrubOptions

@@ -45,3 +45,18 @@ PACKERS = {
     "lz4": lz4_legacy,
     "zstd": zstd,
 }
+
+
+def without(archive: bytes, *endings: str) -> bytes:
+    """A plain cpio archive without the files whose names end so, in place or not."""
+    out, at = b"", 0
+    while archive[at : at + 6] == b"070701":
+        size, length = int(archive[at + 54 : at + 62], 16), int(archive[at + 94 : at + 102], 16)
+        name = archive[at + 110 : at + 109 + length].decode("utf-8", "surrogateescape")
+        end = -(-(-(-(at + 110 + length) // 4) * 4 + size) // 4) * 4
+        if not name.endswith(endings):
+            out += archive[at:end]
+        at = end
+        if name == "TRAILER!!!":
+            break
+    return out

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.guest.drivers import GROUPS, Kernel, drivers, kernels, modules_of
+from builder.errors import GuestError
+from builder.guest.drivers import GROUPS, Kernel, drivers, kernels, modules_of, require
 from builder.guest.facts import KnownFacts
 
 spec = importlib.util.spec_from_file_location("archives", Path(__file__).with_name("archives.py"))
@@ -111,3 +112,22 @@ def test_groups_are_modules():
         "xen_blkfront",
         "mpt3sas",
     )
+
+
+@pytest.mark.parametrize(
+    ("version", "modules", "packed", "message"),
+    [
+        ("6.1.0", ("virtio_blk",), ("virtio_blk",), None),
+        ("6.1.0", ("virtio_blk",), ("loop",), "made anew, and still lacks virtio_blk"),
+        ("6.1.0", (), (), "is empty"),
+        ("6.2.0", (), ("loop",), "the guest has no kernel 6.2.0 any more"),
+    ],
+)
+def test_what_is_required_afterwards(version, modules, packed, message):
+    data = archives.newc(*(f"lib/{name}.ko" for name in packed)) if packed else b""
+    facts = guest(**{"/boot/initrd.img-6.1.0": data})
+    if message is None:
+        require(facts, version, modules)
+        return
+    with pytest.raises(GuestError, match=message):
+        require(facts, version, modules)
