@@ -43,6 +43,7 @@ class Initramfs(GuestStep[InitramfsOptions]):
     """
 
     options = InitramfsOptions
+    may_change_kernel = True
 
     def check(self, options: InitramfsOptions) -> Sequence[str]:
         """Return what is wrong with the options beyond their types."""
