@@ -30,6 +30,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Where the demo is used: one of the processes that share the tests runs all of these, so that it is built once.
 DEMO = {
     "tests/boot/test_boot.py",
+    "tests/boot/test_boot_edits.py",
+    "tests/boot/test_partition_image.py",
     "tests/builder/bootstrap/test_build.py",
     "tests/crash/test_sweep.py",
     "tests/faults/test_sweep.py",
@@ -179,3 +181,34 @@ def tiny_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _tool(*command: str | Path) -> None:
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PATH": path})
+
+
+@pytest.fixture(scope="session")
+def runnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree of a guest that can run commands: this host's own dash, bash, some of coreutils, and their libraries.
+
+    For `mke2fs -d`. Copy it (`shutil.copytree(..., symlinks=True)`) to add files of your own.
+    """
+    tree = tmp_path_factory.mktemp("runnable") / "tree"
+    for directory in ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc", "dev", "proc", "sys", "tmp", "root", "var"):
+        (tree / directory).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (tree / name).symlink_to(f"usr/{name}")
+    (tree / "usr/bin/sh").symlink_to("dash")
+    programs = ("bash", "cat", "chmod", "dash", "dd", "env", "id", "mkdir", "rm", "setsid", "sleep", "stat", "tail")
+    libraries: set[str] = set()
+    for name in programs:
+        path = shutil.which(name)
+        assert path is not None
+        shutil.copy(path, tree / "usr/bin" / name)
+        told = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
+        libraries |= {word for word in told.split() if word.startswith("/")}
+    for library in libraries:
+        target = tree / library.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, target)
+    (tree / "etc/os-release").write_text('ID=debian\nVERSION_ID="12"\n')
+    (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001:Alice:/home/alice:/bin/sh\n")
+    (tree / "etc/group").write_text("root:x:0:\nalice:x:1001:\nadm:x:4:alice\n")
+    (tree / "etc/fstab").write_text("# none\n")
+    return tree

@@ -39,6 +39,30 @@ class CopyIn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Copied:
+    """One file of a tree: its path below the top, what was pinned (HEX) and its mode in the guest."""
+
+    name: str
+    sha256: str
+    mode: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyTree:
+    """Put files of a directory of the recipe's below `path`, each as CopyIn does; what else is there stays."""
+
+    path: str
+    source: str  # relative to the recipe's directory
+    files: tuple[Copied, ...] = ()
+    directories: tuple[str, ...] = ()  # to be made, below the top
+    owner: tuple[int, int] | None = None
+    why: str = ""
+
+    def __str__(self) -> str:
+        return self.why or f"copied {self.source} to {self.path}: {len(self.files)} files"
+
+
+@dataclass(frozen=True, kw_only=True)
 class CopyOut:
     """Copy a file of the guest into the store, as `name` of the image that the step returns."""
 
@@ -196,6 +220,7 @@ class RequireDrivers:
 Edit = (
     WriteFile
     | CopyIn
+    | CopyTree
     | CopyOut
     | MakeDirectory
     | MakeLink

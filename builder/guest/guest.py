@@ -19,6 +19,7 @@ from builder.guest.edits import (
     Command,
     CopyIn,
     CopyOut,
+    CopyTree,
     Edit,
     GiveBack,
     MakeDirectory,
@@ -123,6 +124,13 @@ class Guest(GuestFacts):
         found = self.stat(path)
         return str(self._call("readlink", path)) if found and found.is_link else None
 
+    def attribute(self, path: str, name: str) -> bytes | None:
+        """Return an extended attribute of what is at `path`, a link itself."""
+        if self.stat(path) is None:
+            return None
+        found = {each["attrname"]: each["attrval"] for each in self._call("lgetxattrs", path)}
+        return found.get(name)
+
     def apply(self, edit: Edit) -> str:
         """Make one edit; return what it has to say beyond its own words: a command's output. Raises GuestError."""
         output = self._do(edit)
@@ -173,6 +181,16 @@ class Guest(GuestFacts):
             raise InputError(f"{edit.source} was changed while the recipe ran", hint="Run it again.")
         self._attributes(aside, edit.mode, edit.owner)
         self._call("rename", aside, path)
+        return ""
+
+    @_do.register
+    def _copy_tree(self, edit: CopyTree) -> str:
+        for name in ("", *edit.directories):
+            self._make_directory(MakeDirectory(path=posixpath.join(edit.path, name).rstrip("/"), owner=edit.owner))
+        for file in edit.files:
+            path, source = posixpath.join(edit.path, file.name), posixpath.join(edit.source, file.name)
+            self.disk.forget_mounts()
+            self._copy_in(CopyIn(path=path, source=source, sha256=file.sha256, mode=file.mode, owner=edit.owner))
         return ""
 
     def _begin(self, wanted: str) -> tuple[str, str]:
