@@ -227,11 +227,18 @@ class _Search:
         """Return the pieces of a logical volume in order; none when they are not simply one after the other.
 
         Source: the kernel's admin-guide/device-mapper/linear.rst, dmsetup(8). All of it is the appliance's word about
-        an untrusted image, so each piece must lie within its partition.
+        an untrusted image, so each piece must lie within its partition. Raises InputError when it cannot be opened.
         """
         assert _VOLUME.fullmatch(device)
+        try:
+            table = self._call("debug", "sh", [f"dmsetup table {device}"])
+        except GuestError as error:
+            raise InputError(
+                f"logical volume {device.removeprefix('/dev/')} cannot be opened: {error.message}",
+                hint="Part of its volume group may lie on another disk.",
+            ) from error
         pieces: list[tuple[int, int]] = []
-        for line in self._call("debug", "sh", [f"dmsetup table {device}"]).splitlines():
+        for line in table.splitlines():
             found = _LINEAR.fullmatch(line.strip())
             if not found:
                 return ()
