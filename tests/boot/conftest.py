@@ -84,10 +84,20 @@ Boot = Callable[..., Console]
 
 @pytest.fixture
 def boot(tmp_path: Path) -> Iterator[Boot]:
-    """Start machines that end with the test: `boot(disk, "uefi", grown_to="6G", cloud_data=True)`."""
+    """Start machines that end with the test: `boot(disk, "uefi", grown_to="6G", cloud_data=True)`.
+
+    With `trio` (kernel, ramdisk, command line) qemu loads these, as a cloud does for paravirtual images.
+    """
     started = ExitStack()
 
-    def boot(disk: Path, firmware: Firmware, *, grown_to: str | None = None, cloud_data: bool = False) -> Console:
+    def boot(
+        disk: Path,
+        firmware: Firmware,
+        *,
+        grown_to: str | None = None,
+        cloud_data: bool = False,
+        trio: tuple[Path, Path, str] | None = None,
+    ) -> Console:
         overlay, place = tmp_path / "overlay.qcow2", tmp_path / "console"
         proc.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk.resolve(), overlay])
         if grown_to:
@@ -110,6 +120,7 @@ def boot(tmp_path: Path) -> Iterator[Boot]:
             *("-nic", "user,model=virtio-net-pci,restrict=on"),  # DHCP, and not a packet further
             *(_uefi(tmp_path) if firmware == "uefi" else ()),
             *(("-drive", f"file={_seed(tmp_path)},format=raw,if=virtio,readonly=on") if cloud_data else ()),
+            *(("-kernel", trio[0], "-initrd", trio[1], "-append", trio[2]) if trio else ()),
         ]
         started.callback(proc.end, proc.start(command))
         return Console(started.enter_context(closing(_connect(place))))

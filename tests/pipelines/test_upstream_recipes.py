@@ -140,3 +140,17 @@ def test_a_checksum_file_without_the_image_stops_the_plan(
     done = shared_emi("plan", RECIPES / f"{publisher.recipe}.yaml", "--mirror", mirror)
     assert done.code == 3
     assert publisher.image in done.err
+
+
+def test_every_recipe_is_planned_by_some_test() -> None:
+    elsewhere = {"debian-12", "partition-image"}  # run whole: tests/conftest.py, tests/boot/test_partition_image.py
+    assert {path.stem for path in RECIPES.iterdir()} == {publisher.recipe for publisher in PUBLISHERS} | elsewhere
+
+
+def test_a_disk_is_taken_apart_with_one_launch_planned(shared_emi: Any, tmp_path: Path) -> None:
+    disk = tmp_path / "vendor.raw"
+    disk.write_bytes(IMAGE)
+    done = shared_emi("plan", RECIPES / "partition-image.yaml", "--var", f"image={disk.as_uri()}", "--json")
+    assert done.code == 0, done.err
+    planned = [prospect["step"] for prospect in json.loads(done.out)]
+    assert planned == ["download", "kernel + label + fstab + cloud-init", "root", "assemble", "snapshot", "register"]
