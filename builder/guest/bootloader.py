@@ -11,6 +11,7 @@ from builder.guest.boot_names import BootNames
 from builder.guest.kernel_arguments import Edited, Wish, edit, value
 
 _SERIAL = re.compile(r"ttyS(?P<unit>\d)(?:,(?P<speed>\d{3,7})[noe]?\d?r?)?")
+_LONGEST = 16 << 10  # characters; kernels take 2 to 4 KiB
 _NO_LINUX = re.compile(r"(?i)memtest|ipxe|(^|/)xen[^/]*$")
 _LINUX_NAME = re.compile(r"(?:.*/)?(?:vmlinu|bzImage|Image|kernel)[^/]*", re.DOTALL)
 
@@ -125,6 +126,9 @@ def _apart(body: str, start: int, arguments: str) -> str:
 def edit_arguments(parts: Sequence[str], settings: Settings, *, initramfs: bool = True, end: int = 0) -> Edited:
     """Edit a kernel's arguments; those of another system on the disk are left alone, and it is said."""
     names = settings.names
+    if any(len(part) > _LONGEST for part in parts):
+        kept = f"a line of more than {_LONGEST} characters stays: no kernel takes that many"
+        return Edited(parts=tuple(parts), kept=(kept,))
     for part in parts:
         root = value(part, "root")
         if root and (other := names.other(root)):

@@ -26,7 +26,7 @@ class Wish:
     """What is to become of a command line.
 
     `replace` takes the place of every argument of its name; `remove` names arguments (`quiet`) or gives them whole
-    (`console=tty1`); `console` is a serial console (`ttyS0,115200`).
+    (`console=tty1`), and leaves what the others want; `console` is a serial console (`ttyS0,115200`).
     """
 
     add: tuple[str, ...] = ()
@@ -70,11 +70,11 @@ def edit(parts: Sequence[str], wish: Wish, *, end: int = 0) -> Edited:
     What must be added goes to the end of part number `end`, but a console behind the other consoles.
     """
     line = _Line(parts, end)
-    line.remove(wish.remove)
+    line.remove(wish)
     line.replace(wish.replace)
     line.add(wish.add)
     if wish.console:
-        line.console(wish.console)
+        line.console(wish.console, alone="console" in wish.remove)
     if wish.root is not None:
         line.root(wish.root)
     return Edited(parts=line.parts, by_part=tuple(line.changes), kept=tuple(line.kept))
@@ -121,9 +121,12 @@ class _Line:
         joined = ("".join(word.gap + word.text for word in part) for part in self._parts)
         return tuple(text + tail for text, tail in zip(joined, self._tails, strict=True))
 
-    def remove(self, unwanted: Sequence[str]) -> None:
+    def remove(self, wish: Wish) -> None:
+        """Remove what is named, but not what is wanted in its place: `remove: [console]` with another `console`."""
+        console = _line_of(f"console={wish.console}") if wish.console else None
         for number, word in self._all():
-            if any(_means(given, word) for given in unwanted):
+            wanted = word.plain in (*wish.add, *wish.replace) or _line_of(word.plain) == console
+            if not wanted and any(_means(given, word) for given in wish.remove):
                 self._drop(number, word)
 
     def replace(self, wanted: Sequence[str]) -> None:
@@ -142,7 +145,7 @@ class _Line:
             if all(word.plain != argument for _, word in self._all()):
                 self._append(self._end, argument)
 
-    def console(self, wanted: str) -> None:
+    def console(self, wanted: str, *, alone: bool) -> None:
         argument, device = f"console={wanted}", wanted.partition(",")[0]
         consoles = [(number, word) for number, word in self._all() if word.name == "console"]
         same = [(number, word) for number, word in consoles if re.split(r"[=,]", word.plain)[1:2] == [device]]
@@ -151,7 +154,7 @@ class _Line:
                 self._become(*same[-1], argument)
             return
         end = consoles[-1][0] if consoles else self._end
-        if not consoles and device != "tty0":
+        if not consoles and device != "tty0" and not alone:
             self._append(end, "console=tty0")  # the screen, which was the console while none was named
         self._append(end, argument)
 

@@ -64,6 +64,8 @@ class Grub(GuestStep[GrubOptions]):
             problems.append(wrong)
         if options.root and any(each.startswith("root=") for each in (*options.add, *options.replace)):
             problems.append("`root:` and a root= argument both say where the root filesystem is: give one of them")
+        if options.root and "root" in options.remove:
+            problems.append("root is to be named and removed")
         both = sorted({*options.add, *options.replace} & {*options.remove})
         problems += [f"{each} is to be added and removed" for each in both]
         return problems
@@ -79,7 +81,10 @@ class Grub(GuestStep[GrubOptions]):
         found = edit_boot_files(facts, settings)
         if not found.booting and (why := _nothing_boots(found)):
             if options.model_dump(exclude_defaults=True):
-                raise GuestError(f"the kernel's command line cannot be set: {why}")
+                raise GuestError(
+                    f"the kernel's command line cannot be set: {why}",
+                    hint="A /boot or ESP of its own is looked into when the guest's /etc/fstab names it.",
+                )
             return Unchanged(why=why)
         every = {**found.booting, **found.sources}
         edits = [

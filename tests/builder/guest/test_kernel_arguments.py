@@ -37,6 +37,13 @@ from builder.guest.kernel_arguments import Wish, edit, value, words
         ("console=ttyS0 console=tty0", Wish(console="ttyS0,115200"), "console=ttyS0,115200 console=tty0"),
         ("console=ttyS0,115200n8", Wish(console="ttyS0,115200"), "console=ttyS0,115200n8"),
         ("console=ttyS0", Wish(console="ttyS0,9600n8"), "console=ttyS0"),
+        ("console=tty0 console=ttyS0 x", Wish(console="ttyS0,115200", remove=("console",)), "x console=ttyS0,115200"),
+        (
+            "console=tty0 console=ttyS0,115200n8",
+            Wish(console="ttyS0,115200", remove=("console",)),
+            "console=ttyS0,115200n8",
+        ),
+        ("a=1 a=2", Wish(add=("a=2",), remove=("a",)), "a=2"),
         ("console", Wish(console="hvc0"), "console console=hvc0"),
         ("root=a ro root=b", Wish(root=lambda old: (old.upper(), "")), "root=A ro root=B"),
         ("rootwait root", Wish(root=lambda old: ("x", "")), "rootwait root"),

@@ -192,6 +192,7 @@ def test_what_cannot_be_done_is_an_error(given, files, filesystems, message):
         ({"console": "serial"}, "'serial' is no console: write it like ttyS0,115200"),
         ({"console": "ttyS0,115200\n"}, "is no console"),
         ({"root": "label", "replace": ["root=/dev/vda1"]}, "both say where the root filesystem is"),
+        ({"root": "uuid", "remove": ["root"]}, "root is to be named and removed"),
         ({"add": ["quiet"], "remove": ["quiet"]}, "quiet is to be added and removed"),
     ],
 )
