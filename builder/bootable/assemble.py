@@ -162,7 +162,9 @@ def assemble(
     with translate_disk_full(target), open(target, "wb") as out:
         out.truncate(planned.size)
     _partition(target, planned, wanted, identity)
-    label = "UEFI" if "uefi" in wanted.firmware else "BOOT"
+    # UEFI is what bootstrap and Ubuntu call their ESP, so a root of theirs mounts it; never the root's own label.
+    labels = ("UEFI" if "uefi" in wanted.firmware else "BOOT", "LOADER")
+    label = next(one for one in labels if one != found.label)
     fat.make(target, planned.boot, files, label=label, volume_id=identity.volume_id())
     if "bios" in wanted.firmware:
         core = loader.core_image("bios", _BOOT_NUMBER[wanted.table], scratch / "core.img").read_bytes()

@@ -15,8 +15,9 @@ from builder.bootable.assemble import Boot, Wanted, assemble, layout, require_ro
 from builder.bootable.menu import Links
 from builder.digest import file_sha256
 from builder.errors import InputError, UsageError
+from builder.image.filesystems import probe
 from builder.image.partitions import read_partitions
-from builder.image.raw import RawReader
+from builder.image.raw import RawReader, window
 
 MIB = 1 << 20
 WANTED = Wanted(table="gpt", firmware=("bios", "uefi"), consoles=("tty0", "ttyS0,115200"))
@@ -157,6 +158,25 @@ def test_the_same_inputs_give_the_same_bytes_and_others_other_identifiers(make, 
         with RawReader(disk) as reader:
             uuids.add(read_partitions(reader).uuid)
     assert len(uuids) == 3
+
+
+@pytest.mark.parametrize(
+    ("firmware", "root", "label"),
+    [
+        (("bios", "uefi"), "rootfs", "UEFI"),
+        (("bios",), "rootfs", "BOOT"),
+        (("uefi",), "UEFI", "LOADER"),
+        (("bios",), "BOOT", "LOADER"),
+    ],
+)
+def test_the_boot_partition_is_never_taken_for_the_root(make, make_root, firmware, root, label):
+    disk = make(replace(WANTED, table="mbr", firmware=firmware), root=make_root(label=root))
+    with RawReader(disk) as reader:
+        labels = {
+            part.number: probe(window(reader, part.start, part.size)).label
+            for part in read_partitions(reader).partitions
+        }
+    assert labels == {1: root, 2: label}
 
 
 def test_a_large_initramfs_has_a_boot_partition_that_holds_it(make, boot, tmp_path):

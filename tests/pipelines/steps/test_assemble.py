@@ -47,7 +47,7 @@ def build(tmp_path: Path, outside: Outside) -> Build:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
 
-    def build(source: ImageFile, named: dict[str, File] | None = None, **options: Any) -> ImageFile:
+    def build(source: ImageFile | File, named: dict[str, File] | None = None, **options: Any) -> ImageFile:
         chosen = AssembleOptions(**options)
         assert not Assemble().check(chosen)
         work = Work(scratch=scratch, outside=outside, pins={}, progress=SILENT)
@@ -104,6 +104,23 @@ def test_the_kernel_beside_the_image_is_booted_unless_another_is_named(build, ro
     assert beside(store, disk, "vmlinuz") == kernel(OTHER)
     assert beside(store, disk, "initrd.img") == OTHER
     assert b"root=LABEL=rootfs ro quiet splash console=tty0" in beside(store, disk, "grub/grub.cfg")
+
+
+def test_the_root_may_be_a_download_a_qcow2_or_a_part_of_a_disk(build, root, sealed, store, tmp_path):
+    raw = root()
+    content = store.path(raw).read_bytes()
+    disk, qcow2 = tmp_path / "disk.raw", tmp_path / "root.qcow2"
+    disk.write_bytes(bytes(3 * MIB) + content + bytes(MIB))
+    proc.run(["qemu-img", "convert", "-c", "-O", "qcow2", store.path(raw), qcow2])
+    whole = store.seal_image(disk, format="raw", virtual_size=20 * MIB)
+    shapes = (
+        sealed(content),
+        store.seal_image(qcow2, format="qcow2", virtual_size=16 * MIB),
+        whole.part(3 * MIB, 16 * MIB),
+    )
+    for source in shapes:
+        made = build(source, {"kernel": sealed(kernel(OTHER))}, kernel="step.kernel")
+        assert store.path(made).read_bytes()[68 * MIB : 84 * MIB] == content
 
 
 def test_the_initramfs_of_one_kernel_is_never_given_to_another(build, root, sealed, store):
