@@ -95,15 +95,18 @@ class Drivers:
 
     def lacking(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """Return the modules of those groups (or modules) that the initramfs could have and has not, by their names."""
-        return tuple(name for name in self.loadable(wanted) if self.where(name) == "on the disk only")
+        modules = (module for module in modules_of(wanted) if self.where(module) == "on the disk only")
+        return tuple(name for module in modules for name in self._own(module, self.installed))
 
     def loadable(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """Return the modules of those groups (or modules) that this kernel has, by its own names for them."""
-        found: list[str] = []
-        for module in modules_of(wanted):
-            if self.where(module) in ("on the disk only", "in the initramfs"):
-                found += sorted({module, *_ALIASES.get(module, ())} & self.installed)
-        return tuple(found)
+        places = {"on the disk only": self.installed, "in the initramfs": self.packed}
+        modules = ((module, places.get(self.where(module), frozenset())) for module in modules_of(wanted))
+        return tuple(name for module, there in modules for name in self._own(module, there))
+
+    @staticmethod
+    def _own(module: str, there: frozenset[str]) -> list[str]:
+        return sorted({module, *_ALIASES.get(module, ())} & there)
 
 
 def modules_of(wanted: Sequence[str]) -> tuple[str, ...]:

@@ -88,6 +88,15 @@ def test_old_names_and_kernels_without_a_list_of_what_is_built_in():
     assert found.where("virtio_blk") == "built in"
     assert found.where("virtio_pci") == "not in this kernel"
     assert found.lacking(tuple(GROUPS)) == ("xen_vnif",)
+    assert found.loadable(tuple(GROUPS)) == ("xen_vbd", "xen_vnif")
+
+
+def test_one_of_two_names_is_enough():
+    names = b"kernel/xen-netfront.ko:\nextra/xen-vnif.ko:\n"
+    packed = archives.newc("lib/xen-vnif.ko")
+    facts = KnownFacts(files={"/lib/modules/2.6/modules.dep": names, "/boot/initrd-2.6.img": packed})
+    found = drivers(facts, kernels(facts)[0])
+    assert (found.lacking(["xen-netfront"]), found.loadable(["xen-netfront"])) == ((), ("xen_vnif",))
 
 
 @pytest.mark.parametrize(
