@@ -30,11 +30,13 @@ class PackagesOptions(Options):
     """What is to be there and what not, and where it comes from."""
 
     install: tuple[str, ...] = Field(
-        default=(), description="packages to have, by name; `name=version` where the package manager knows that"
+        default=(),
+        description="packages to have, by name; `name=version` where the package manager knows that",
     )
     remove: tuple[str, ...] = Field(default=(), description="packages not to have, by name; done before the rest")
     files: tuple[str, ...] = Field(
-        default=(), description="package files (.deb, .rpm, …) in the recipe's directory to install; need no network"
+        default=(),
+        description="package files (.deb, .rpm, …) in the recipe's directory to install; need no network",
     )
     upgrade: bool = Field(default=False, description="bring all installed packages up to date, none is removed for it")
     mirror: str | None = Field(
