@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from builder.errors import GuestError
-from builder.guest import fstab
+from builder.guest import flatcar, fstab
 from builder.guest.facts import Filesystem, Stat
 from builder.guest.lookup import Lookup
 from builder.guest.paths import follow
@@ -103,6 +103,8 @@ class Disk:
                 unmountable.append(f"{filesystem.device}: {error.message}")
             if len(candidates) > 1:
                 self.unmount()
+        if not roots and (empty := flatcar.root(candidates)):
+            roots.append(Root(device=empty))
         if not roots:
             seen = ", ".join(f"{found.device} ({found.type})" for found in self.filesystems.values())
             raise GuestError(
@@ -140,7 +142,7 @@ class Disk:
     def mount(self, mode: Mode, *paths: str, below: bool = True) -> None:
         """Have the root mounted, at least in that mode, and what the paths lead through, or have `below` them."""
         if mode == "rw" and self._mode == "ro":
-            for point in self._mounted:
+            for point in self._writable():
                 self.call("remount", point, rw=True)
             self._mode = mode
         self._put(fstab.Mount(device=self.root.device, mount_point="/", options=self.root.options))
@@ -149,6 +151,9 @@ class Disk:
         for path in paths:
             if not self._others().keys() <= self._mounted.keys():
                 self._mount_on_the_way(path, below=below)
+
+    def _writable(self) -> list[str]:
+        return [point for point, mount in self._mounted.items() if "ro" not in mount.options]
 
     def mount_all(self) -> None:
         """Have everything mounted that the guest's fstab names and this disk has, writable."""
@@ -210,7 +215,11 @@ class Disk:
         if self._planned is None:
             present = self.is_file("/etc/fstab")
             data = self.pread_all("/etc/fstab", limit=_FSTAB_LIMIT) if present else b""
-            found = fstab.mounts(data, tuple(self.filesystems.values()), root=self.root.device)
+            filesystems = tuple(self.filesystems.values())
+            found = fstab.mounts(data, filesystems, root=self.root.device)
+            named = {mount.mount_point for mount in found}
+            own = flatcar.mounts(filesystems, root_device=self.root.device)
+            found += [mount for mount in own if mount.mount_point not in named]
             # The appliance's mount would follow a link to a mount point out of the guest, into the appliance.
             real = [replace(mount, mount_point=self.follow(mount.mount_point)) for mount in found]
             self._planned = {mount.mount_point: mount for mount in real if mount.mount_point != "/"}
@@ -258,7 +267,7 @@ class Disk:
     def trim(self) -> None:
         """Give back the blocks that mounted filesystems do not use, so that nobody stores or sends them."""
         self.mount("rw")
-        for point in self._mounted:
+        for point in self._writable():
             # A filesystem that cannot trim is none the worse; a dead appliance says so again at the next call.
             with suppress(GuestError):
                 self.call("fstrim", point)
