@@ -119,6 +119,10 @@ class GuestFacts(ABC):
     def link(self, path: str) -> str | None:
         """Return where the symbolic link at `path` points, as it is written, or None when it is none."""
 
+    @abstractmethod
+    def attribute(self, path: str, name: str) -> bytes | None:
+        """Return an extended attribute (`security.selinux`) of what is at `path`, a link itself; None without one."""
+
     def exists(self, path: str) -> bool:
         """Say whether the name is there, be it a dangling link."""
         return self.stat(path) is not None
@@ -150,6 +154,11 @@ class KnownFacts(GuestFacts):
     disk: bytes = b""  # the disk's first bytes; what follows is zeros
     disk_size: int = 1 << 30
     least_sizes: Mapping[str, int] = field(default_factory=dict)  # by device
+    attributes: Mapping[tuple[str, str], bytes] = field(default_factory=dict)  # by path and name
+
+    def attribute(self, path: str, name: str) -> bytes | None:
+        """Return what `attributes` says."""
+        return self.attributes.get((path, name))
 
     def least_size(self, device: str) -> int:
         """Return what `least_sizes` says."""

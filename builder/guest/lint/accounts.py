@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from builder.guest import cloudinit
-from builder.guest.accounts import Accounts, read_accounts
-from builder.guest.lint.rule import Found, Mend, Rule
+from builder.guest.accounts import NAME, Accounts, read_accounts
+from builder.guest.lint.rule import Found, Rule, delete, install, lock
 from builder.guest.lint.subject import Subject
 from builder.guest.sshd import sshd_settings
 
@@ -31,7 +31,7 @@ def root_password(subject: Subject) -> Iterator[Found]:
         + (", and sshd lets it in" if reachable else ", which opens every instance's console"),
         where=_line(subject, accounts, "root"),
         quote=f"root:{accounts.password('root')}",
-        mends=(Mend(step="users", options={"lock": ["root"]}),),
+        mends=(lock("root"),),
     )
 
 
@@ -48,7 +48,8 @@ def empty_password(subject: Subject) -> Iterator[Found]:
                 what=f"{user.name} logs in without a password",
                 where=_line(subject, accounts, user.name),
                 quote=f"{user.name}::",
-                mends=(Mend(step="users", options={"lock": [user.name]}),),
+                mends=(lock(user.name),) if NAME.fullmatch(user.name) else (),
+                advice="" if NAME.fullmatch(user.name) else "Lock it with a `run` step.",
             )
 
 
@@ -72,7 +73,8 @@ def user_password(subject: Subject) -> Iterator[Found]:
                 what=f"{user.name} has a password, and sshd lets passwords in",
                 where=_line(subject, accounts, user.name),
                 quote=f"{user.name}:{accounts.password(user.name)}",
-                mends=(Mend(step="users", options={"lock": [user.name]}),),
+                mends=(lock(user.name),) if NAME.fullmatch(user.name) else (),
+                advice="" if NAME.fullmatch(user.name) else "Lock it with a `run` step.",
             )
 
 
@@ -111,7 +113,7 @@ def sudo_without_password(subject: Subject) -> Iterator[Found]:
                 what=f"{who} becomes root without a password on every instance",
                 where=f"{path}:{number}",
                 quote=line,
-                mends=() if path == "/etc/sudoers" else (Mend(step="files", options={"delete": [path]}),),
+                mends=() if path == "/etc/sudoers" else (delete(path),),
                 advice="Remove the line with a `run` step." if path == "/etc/sudoers" else "",
             )
 
@@ -131,7 +133,7 @@ def no_sshd(subject: Subject) -> Iterator[Found]:
         severity="note" if subject.target == "qemu" else "warning",
         what="no sshd is installed: nobody can log in from outside",
         where="/usr/sbin/sshd",
-        mends=(Mend(step="packages", options={"install": [_sshd_package(subject)]}),),
+        mends=(install(_sshd_package(subject)),),
     )
 
 

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from builder.guest.boot_entries import BootEntry, boot_configs
-from builder.guest.lint.rule import Found, Mend, Rule
+from builder.guest.lint.rule import Found, Mend, Rule, install
 from builder.guest.lint.subject import Subject
 
 _NEEDS_INITRAMFS = ("debian", "redhat", "suse", "arch")
 _CONSOLES = {"x86_64": "ttyS0", "i386": "ttyS0", "aarch64": "ttyAMA0", "arm": "ttyAMA0", "ppc64le": "hvc0"}
 _SPEEDS = {"ttyS0": "ttyS0,115200", "ttyAMA0": "ttyAMA0,115200"}
+_PACKAGES = {"debian": "linux-image-amd64", "ubuntu": "linux-virtual", "redhat": "kernel", "suse": "kernel-default"}
 _LONG = 10  # seconds of a menu that nobody sees
 _TIMEOUT = re.compile(r"""(?:set\s+timeout=|GRUB_TIMEOUT=|timeout[= ])["']?(-?\d+)["']?\s*(?:#.*)?""")
 _QUIET = ("quiet", "rhgb", "splash", "splash=silent")
@@ -33,7 +34,7 @@ def no_kernel(subject: Subject) -> Iterator[Found]:
         + (": register it with a kernel and a ramdisk of the cloud's" if outside else ", so that nothing can start")
         + empty,
         where="/boot",
-        mends=() if outside else _install(subject, debian="linux-image-amd64", redhat="kernel", suse="kernel-default"),
+        mends=() if outside else _kernel_package(subject),
     )
 
 
@@ -172,10 +173,10 @@ def _drivers_for(subject: Subject) -> Sequence[str]:
     return {"aws": ["nvme", "ena"], "eucalyptus-xen": ["xen-blkfront", "xen-netfront"]}.get(subject.target, ["virtio"])
 
 
-def _install(subject: Subject, **packages: str) -> tuple[Mend, ...]:
-    """Return the step that installs the package of the guest's family, where its name is known."""
-    name = packages.get(subject.system.family)
-    return (Mend(step="packages", options={"install": [name]}),) if name else ()
+def _kernel_package(subject: Subject) -> tuple[Mend, ...]:
+    """Return the step that installs the distribution's kernel, where its name is known."""
+    name = _PACKAGES.get(subject.system.id) or _PACKAGES.get(subject.system.family)
+    return (install(name),) if name and subject.system.architecture == "x86_64" else ()
 
 
 RULES = (

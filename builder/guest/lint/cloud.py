@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from builder.guest import cloudinit
-from builder.guest.lint.rule import Found, Mend, Rule, Severity
+from builder.guest.lint.rule import Found, Mend, Rule, Severity, delete, install
 from builder.guest.lint.subject import Subject
 
 _OTHERS = (  # what sets an instance up elsewhere
@@ -33,7 +33,7 @@ def no_cloud_init(subject: Subject) -> Iterator[Found]:
         severity="note" if subject.target == "qemu" else "warning",
         what="neither cloud-init nor another that fetches keys and user data is in the guest",
         where="/etc/cloud",
-        mends=(Mend(step="packages", options={"install": ["cloud-init"]}),),
+        mends=(install("cloud-init"),),
     )
 
 
@@ -53,7 +53,7 @@ def cloud_init_disabled(subject: Subject) -> Iterator[Found]:
             severity=severity,
             what="cloud-init is switched off",
             where=where[0],
-            mends=(Mend(step="files", options={"delete": where}),),
+            mends=(delete(*where),),
         )
     elif "cloud-init=disabled" in cloudinit.chosen_by_kernel(subject.facts):
         yield Found(
@@ -157,7 +157,7 @@ def root_does_not_grow(subject: Subject) -> Iterator[Found]:
         severity="note",
         what="nothing grows the root partition at first boot (growpart is not there)",
         where="/usr/bin/growpart",
-        mends=(Mend(step="packages", options={"install": [_growpart(subject)]}),),
+        mends=(install(_growpart(subject)),),
     )
 
 

@@ -76,14 +76,15 @@ def _apply(rule: Rule, subject: Subject) -> Iterator[Finding]:
 
 
 def _finding(rule: Rule, found: Found) -> Finding:
+    plain = tuple(mend for mend in found.mends if mend.plain)
     return Finding(
         rule=rule.id,
         severity=found.severity,
         what=blotted(found.what),
         where=printable(found.where),
         quote=blotted(found.quote),
-        mends=found.mends,
-        advice=found.advice,
+        mends=plain,
+        advice=found.advice or ("" if plain == found.mends else "Its name cannot stand in a recipe: use a `run` step."),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import indent
 from typing import Any
 
 import yaml
@@ -31,9 +32,16 @@ def as_yaml(findings: Sequence[Finding]) -> str:
     for step in steps(findings):
         (kind,) = step
         rules = dict.fromkeys(finding.rule for finding in findings for mend in finding.mends if mend.step == kind)
-        text = yaml.safe_dump([step], sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
-        lines += [f"# mends {', '.join(rules)}", text.replace(": null\n", ":\n").rstrip("\n")]
+        lines += [f"# mends {', '.join(rules)}", f"- {kind}:{_options(step[kind])}"]
     return "\n".join(lines)
+
+
+def _options(options: Mapping[str, Any] | None) -> str:
+    """Return what follows the colon: nothing, options on the same line, or a line for each."""
+    if options is None:
+        return ""
+    text = yaml.safe_dump(options, sort_keys=False, default_flow_style=None, width=110).rstrip("\n")
+    return f" {text}" if text.startswith("{") else f"\n{indent(text, '    ')}"
 
 
 def _together(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def static_resolver(subject: Subject) -> Iterator[Found]:
                 what="name servers of the network where the image was made are left",
                 where=f"{path}:{number}",
                 quote=line,
-                mends=(Mend(step="files", options={"write": [{"path": path, "content": ""}]}),),
+                mends=(Mend(step="files", options={"entries": [{"path": path, "content": ""}]}),),
             )
             return
 

@@ -35,6 +35,40 @@ class Mend:
     step: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def plain(self) -> bool:
+        """Whether a recipe can say it: no name in it is more than printable text, or has a recipe's braces."""
+        return all(text.isprintable() and not {"{", "}"} & set(text) for text in _texts(self.options))
+
+
+def _texts(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case Mapping():
+            for inner in value.values():
+                yield from _texts(inner)
+        case list():
+            for inner in value:
+                yield from _texts(inner)
+        case _:
+            return
+
+
+def install(*packages: str) -> Mend:
+    """Return the step that installs packages, from the guest's own repositories."""
+    return Mend(step="packages", options={"install": list(packages), "network": True})
+
+
+def delete(*paths: str) -> Mend:
+    """Return the step that deletes files of the guest."""
+    return Mend(step="files", options={"entries": [{"path": path, "delete": True} for path in paths]})
+
+
+def lock(user: str) -> Mend:
+    """Return the step after which no password lets that user in."""
+    return Mend(step="users", options={"lock": [user]})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from builder.guest.lint.rule import Found, Mend, Rule
+from builder.guest.lint.rule import Found, Mend, Rule, delete
 from builder.guest.lint.subject import Subject
 
 _PRIVATE = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----|PuTTY-User-Key-File")
@@ -67,7 +67,7 @@ def private_keys(subject: Subject) -> Iterator[Found]:
                 what="every instance gets the same key" if snakeoil else "a private key is in the image",
                 where=path,
                 quote=match[0].decode() if match else "",
-                mends=(Mend(step="files", options={"delete": [path]}),),
+                mends=(delete(path),),
             )
 
 
@@ -87,7 +87,7 @@ def cloud_credentials(subject: Subject) -> Iterator[Found]:
             severity="error",
             what="credentials are in the image",
             where=path,
-            mends=(Mend(step="files", options={"delete": [path]}),),
+            mends=(delete(path),),
         )
 
 
@@ -111,7 +111,7 @@ def repository_credentials(subject: Subject) -> Iterator[Found]:
                 severity="error",
                 what="passwords for package sources are in the image",
                 where=path,
-                mends=(Mend(step="files", options={"delete": [path]}),),
+                mends=(delete(path),),
             )
 
 

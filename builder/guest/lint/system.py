@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from builder.guest.lint.rule import Found, Mend, Rule
+from builder.guest.lint.rule import Found, Mend, Rule, install
 from builder.guest.lint.subject import Subject
 from builder.guest.os import parse_assignments
 
 _CLOCKS = ("chronyd", "ntpd", "openntpd", "ntpsec-ntpd")
+_LABELLED = ("/etc/passwd", "/etc/shadow", "/etc/fstab", "/etc/hostname", "/usr/lib/systemd/systemd", "/usr/sbin/sshd")
 _TIMESYNCD = ("/usr/lib/systemd/systemd-timesyncd", "/lib/systemd/systemd-timesyncd")
 
 
@@ -38,7 +39,7 @@ def no_time_service(subject: Subject) -> Iterator[Found]:
         severity="note",
         what="nothing in the guest keeps its clock right (neither chrony nor ntpd nor systemd-timesyncd)",
         where="/usr/sbin/chronyd",
-        mends=(Mend(step="packages", options={"install": ["chrony"]}),),
+        mends=(install("chrony"),),
     )
 
 
@@ -55,8 +56,28 @@ def selinux_without_policy(subject: Subject) -> Iterator[Found]:
         what=f"SELinux is enforced, and its policy {kind} is not installed",
         where="/etc/selinux/config",
         quote=f"SELINUX={mode}",
-        mends=(Mend(step="packages", options={"install": [f"selinux-policy-{kind}"]}),),
+        mends=(install(f"selinux-policy-{kind}"),),
     )
+
+
+def selinux_unlabelled(subject: Subject) -> Iterator[Found]:
+    """SELinux is enforced, and files that the boot needs have no label: services fail, and nobody can log in.
+
+    Edits from outside leave files so, unless the first boot relabels. Source: selinux(8), /.autorelabel;
+    virt-customize's --selinux-relabel.
+    """
+    mode, _ = _selinux(subject)
+    if mode != "enforcing" or subject.facts.exists("/.autorelabel"):
+        return
+    there = [path for path in _LABELLED if subject.facts.exists(path)]
+    bare = [path for path in there if b"_t" not in (subject.facts.attribute(path, "security.selinux") or b"")]
+    if bare:
+        yield Found(
+            severity="error",
+            what=f"SELinux is enforced, and {' and '.join(bare)} {'has' if len(bare) == 1 else 'have'} no label",
+            where=bare[0],
+            mends=(Mend(step="selinux"),),
+        )
 
 
 def selinux_relabel_pending(subject: Subject) -> Iterator[Found]:
@@ -102,5 +123,6 @@ RULES = (
     Rule(check=clock_in_local_time, worst="warning"),
     Rule(check=no_time_service, worst="note", mended_by=("packages",)),
     Rule(check=selinux_without_policy, worst="error", mended_by=("packages",)),
+    Rule(check=selinux_unlabelled, worst="error", mended_by=("selinux",)),
     Rule(check=selinux_relabel_pending, worst="note"),
 )

@@ -24,6 +24,8 @@ INITRD = f"/boot/initrd.img-{VERSION}"
 LINUX = f"linux /boot/vmlinuz-{VERSION} root=LABEL=rootfs ro"
 KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n"
 NO_CLOUD_NETWORK = {"/etc/cloud/cloud.cfg.d/99-net.cfg": b"network: {config: disabled}\n"}
+POLICY = "/etc/selinux/targeted/policy/policy.33"
+LABELS = {(path, "security.selinux"): b"system_u:object_r:etc_t:s0" for path in guests.FILES if "shadow" not in path}
 UDEV = "/etc/udev/rules.d/70-persistent-net.rules"
 DHCP = NO_CLOUD_NETWORK | {"/etc/network/interfaces": b"auto eth0\niface eth0 inet dhcp\n"}
 SSH = {"/etc/cloud/cloud.cfg": b"ssh_pwauth: true\n", "/etc/ssh/sshd_config": b"PermitRootLogin yes\n"}
@@ -96,6 +98,10 @@ BREAKS = [
     ("fstab-no-root", "aws", broken(fstab("tmpfs /tmp tmpfs")), "warning", "may stay read-only", "/etc/fstab"),
     ("root-unstable-device", "aws", broken(grub(f"linux /boot/vmlinuz-{VERSION} root=/dev/sda1 ro console=ttyS0")),
      "error", "root=/dev/sda1", "/boot/grub/grub.cfg:2"),
+    ("root-unstable-device", "aws", broken(grub(f"linux /boot/vmlinuz-{VERSION} root=/dev/vda1 console=ttyS0"),
+     filesystems=(replace(ROOT, label=""), ESP)), "error", "root=/dev/vda1", "/boot/grub/grub.cfg:2"),
+    ("root-mismatch", "aws", broken(grub(f"linux /boot/vmlinuz-{VERSION} root=LABEL=old console=ttyS0"),
+     filesystems=(replace(ROOT, label=""), ESP)), "error", "nothing on this disk", "/boot/grub/grub.cfg:2"),
     ("root-mismatch", "aws", broken(grub(f"linux /boot/vmlinuz-{VERSION} root=UUID=99 ro console=ttyS0")), "error",
      "nothing on this disk is that", "/boot/grub/grub.cfg:2"),
     ("duplicate-name", "aws", broken(filesystems=(ROOT, ESP, replace(ROOT, device="/dev/sda2"))), "error",
@@ -177,6 +183,8 @@ BREAKS = [
      "credentials", "/home/me/.euca/me.ini"),
     ("repository-credentials", "aws", broken({"/etc/apt/sources.list": b"deb https://me:hunter2@x.example/ x main\n"}),
      "error", "a password", "/etc/apt/sources.list:1"),
+    ("repository-credentials", "aws", broken({"/etc/apt/auth.conf": b"machine x.example login me password hunter2\n"}),
+     "error", "passwords", "/etc/apt/auth.conf"),
     ("shell-history", "aws", broken({"/root/.bash_history": b"mysql -phunter2\n"}), "error", "typed",
      "/root/.bash_history"),
     ("authorized-keys", "aws", broken({"/home/me/.ssh/authorized_keys": b"# mine\nssh-ed25519 AAAA me@build\n"}),
@@ -200,6 +208,9 @@ BREAKS = [
     ("no-time-service", "aws", broken({"/usr/sbin/chronyd": None}), "note", "its clock", "/usr/sbin/chronyd"),
     ("selinux-without-policy", "aws", broken({"/etc/selinux/config": b"SELINUX=enforcing\nSELINUXTYPE=targeted\n"}),
      "error", "targeted is not installed", "/etc/selinux/config"),
+    ("selinux-unlabelled", "aws", broken({"/etc/selinux/config": b"SELINUX=enforcing\n", POLICY: b"x"},
+     attributes=LABELS),
+     "error", "/etc/shadow has no label", "/etc/shadow"),
     ("selinux-relabel-pending", "aws", broken({"/etc/selinux/config": b"SELINUX=permissive\n", "/.autorelabel": b""}),
      "note", "relabels", "/.autorelabel"),
 ]  # fmt: skip
@@ -284,3 +295,9 @@ def test_many_of_a_kind_are_told_together():
 def test_an_empty_history_is_none():
     assert lint(broken({"/root/.bash_history": b""}), "aws") == ()
     assert lint(broken(stats={"/root/.bash_history": Stat(mode=0o120777)}), "aws") == ()
+
+
+def test_labelled_files_are_well():
+    labels = {(path, "security.selinux"): b"system_u:object_r:etc_t:s0" for path in guests.FILES}
+    facts = broken({"/etc/selinux/config": b"SELINUX=enforcing\n", POLICY: b"x"}, attributes=labels)
+    assert lint(facts, "aws") == ()

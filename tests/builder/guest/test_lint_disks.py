@@ -1,0 +1,159 @@
+"""Lint on real disks in a real appliance: what needs a disk to be broken. One launch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builder import proc
+from builder.guest import inspect as guest_inspect
+from builder.guest.guest import Guest
+from builder.guest.lint.lint import lint, lint_disk
+from builder.image.reader import open_image
+
+MIB = 1 << 20
+BOOT = "/usr/lib/grub/i386-pc/boot.img"
+GRUB = b"set timeout=1\nmenuentry x {\n linux /boot/vmlinuz-6.1 root=%s ro console=ttyS0\n}\n"
+SYSTEM = {
+    "etc/os-release": b'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian by code"\n',
+    "boot/vmlinuz-6.1": b"MZ",
+    "usr/bin/cloud-init": b"#!/bin/sh\n",
+    "etc/passwd": b"root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n",
+    "etc/shadow": b"root:*:::::::\nme:!:::::::\n",
+    "home/me/.ssh/authorized_keys": b"ssh-ed25519 AAAA me\n",
+}
+
+
+def system(root: bytes, fstab: bytes) -> dict[str, bytes | str]:
+    return {**SYSTEM, "boot/grub/grub.cfg": GRUB % root, "etc/fstab": fstab}
+
+
+def gpt(disks, part, name: str, root, *, esp: dict[str, bytes] | None) -> Path:
+    """Make a GPT disk with a BIOS boot partition, an ESP with these files, and the root."""
+    parts = [part(type="swap", size=1), part(type="vfat", size=8, label="UEFI", files=esp or {}), root]
+    path = disks.gpt(name, parts)
+    proc.run(["sgdisk", "-t1:ef02", "-t2:ef00" if esp is not None else "-t2:0700", path])
+    return path
+
+
+def marred(disks, part, tmp_path, command: str) -> Path:
+    """Make a bare root filesystem that debugfs has marred."""
+    files = system(b"LABEL=bare", b"LABEL=bare / ext4 defaults 0 1\n")
+    path = disks.filesystem(tmp_path / "bare.raw", part(type="ext4", size=16, label="bare", files=files))
+    proc.run(["debugfs", "-w", "-R", command, path])
+    return path
+
+
+def sound(disks, part, tmp_path) -> Path:
+    files = system(b"LABEL=rootfs", b"LABEL=rootfs / ext4 defaults 0 1\nLABEL=UEFI /boot/efi vfat nofail 0 1\n")
+    root = part(type="ext4", size=16, label="rootfs", files=files | {"boot/efi/.keep": b""})
+    path = gpt(disks, part, "sound.raw", root, esp={"EFI/BOOT/BOOTX64.EFI": b"MZ"})
+    boot = Path(BOOT).read_bytes()[:440]
+    with open(path, "r+b") as disk:
+        disk.write(boot[:0x5C] + (2048).to_bytes(8, "little") + boot[0x64:])
+        disk.seek(MIB)
+        disk.write(b"core")
+    return path
+
+
+def unstable(disks, part, tmp_path) -> Path:
+    files = system(b"/dev/sda3", b"/dev/sda3 / ext4 defaults 0 1\nUUID=0123-4567 /data vfat defaults 0 0\n")
+    return gpt(
+        disks, part, "unstable.raw", part(type="ext4", size=16, files=files), esp={"EFI/debian/grubx64.efi": b"MZ"}
+    )
+
+
+def twins(disks, part, tmp_path) -> Path:
+    files = system(b"LABEL=twin", b"LABEL=twin / ext4 defaults 0 1\n")
+    path = disks.gpt(
+        "twins.raw", [part(type="ext4", size=16, label="twin", files=files), part(type="ext4", size=16, label="twin")]
+    )
+    with open(path, "r+b") as disk:
+        disk.truncate(3 << 30)
+    return path
+
+
+DISKS = {
+    "sound": (sound, {}),
+    "unstable": (
+        unstable,
+        {
+            "bios-cannot-boot": ("error", "sector 0"),
+            "esp-without-loader": ("error", "partition 2"),
+            "fstab-unstable-device": ("error", "/etc/fstab:1"),
+            "fstab-absent-device": ("error", "/etc/fstab:2"),
+            "root-unstable-device": ("error", "/boot/grub/grub.cfg:3"),
+            "size-not-whole": ("note", "the disk"),
+        },
+    ),
+    "twins": (
+        twins,
+        {
+            "bios-cannot-boot": ("error", "sector 0"),
+            "no-esp": ("note", "the partition table"),
+            "duplicate-name": ("error", "/etc/fstab"),
+            "disk-larger-than-needed": ("warning", "the partition table"),
+        },
+    ),
+    "not unmounted": (
+        lambda *made: marred(*made, "feature needs_recovery"),
+        {"no-partition-table": ("error", "the disk"), "unclean-filesystem": ("warning", "/dev/sda")},
+    ),
+    "errors": (
+        lambda *made: marred(*made, "ssv state 3"),
+        {"no-partition-table": ("error", "the disk"), "unclean-filesystem": ("error", "/dev/sda")},
+    ),
+}
+# What these small systems lack besides, all of them alike.
+ALIKE = {"authorized-keys", "no-sshd", "no-time-service", "root-does-not-grow", "no-initramfs", "size-not-whole"}
+
+
+@pytest.fixture
+def plug(appliance, disks):
+    """Plug a disk in, hand out the guest on it, and unplug it however the test ends."""
+    attached = []
+
+    def attach(path: Path) -> Guest:
+        appliance.attach(disks.overlay(path))
+        attached.append(path)
+        return Guest(appliance)
+
+    yield attach
+    if attached:
+        appliance.detach()
+
+
+@pytest.mark.parametrize("name", DISKS)
+def test_what_is_wrong_with_a_disk(plug, disks, part, tmp_path, name):
+    make, expected = DISKS[name]
+    path = make(disks, part, tmp_path)
+    with open_image(path, "raw") as reader:
+        alone = {finding.rule for finding in lint_disk(reader, "aws")}
+    guest = plug(path)
+    found = {finding.rule: (finding.severity, finding.where) for finding in lint(guest, "aws")}
+    assert {rule: found.get(rule) for rule in expected} == expected
+    assert set(found) - ALIKE == set(expected) - ALIKE
+    # Without an appliance the disk's own rules say the same, and no other speaks.
+    assert alone - ALIKE == {rule for rule in expected if rule in DISK_RULES} - ALIKE
+
+
+DISK_RULES = {
+    "bios-cannot-boot", "no-esp", "esp-without-loader", "no-partition-table", "damaged-partition-table",
+    "unclean-filesystem", "disk-larger-than-needed",
+}  # fmt: skip
+
+
+def test_a_guest_is_shown(plug, disks, part, tmp_path):
+    report = guest_inspect.inspect(plug(sound(disks, part, tmp_path)))
+    text = guest_inspect.describe(report)
+    assert text.startswith("guest on /dev/sda3: Debian by code; unknown architecture")
+    for line in (
+        "  filesystem /dev/sda2: vfat, label 'UEFI'",
+        "  kernel 6.1: /boot/vmlinuz-6.1, no initramfs",
+        "  boot loader: /boot/grub/grub.cfg, 1 entry",
+        "  fstab: LABEL=rootfs / ext4 defaults 0 1",
+        "  user me (1000): /home/me, /bin/sh, no password, 1 key",
+    ):
+        assert line in text
+    assert [filesystem.unclean for filesystem in report.filesystems] == ["", "", ""]
