@@ -132,12 +132,14 @@ def _pacman_conf(source: Source, conf: str) -> str:
         lines.append(line)
         if source.mirror and found and section != "options":
             lines.append(f"Server = {source.mirror}")
-    if source.repository:
+    if source.repository and f"[{NAME}]" not in lines:
         lines += [f"[{NAME}]", f"Server = {source.repository}", *(["SigLevel = Never"] if source.unsigned else [])]
     return "\n".join(lines) + "\n"
 
 
 def _apk_lines(source: Source, repositories: str) -> str:
+    if source.repository in repositories.splitlines():
+        return repositories
     if source.repository:
         return f"{repositories.rstrip()}\n{source.repository}\n".lstrip("\n")
     found = re.findall(r"^\s*(?:https?://\S+?|/\S+?)/((?:v[\d.]+|edge|latest-stable)/\S+)\s*$", repositories, re.M)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import posixpath
 import re
@@ -123,27 +124,20 @@ class Packages(GuestStep[PackagesOptions]):
         if packages is not None:
             install = tuple(name for name in install if not is_satisfied(packages, name))
             remove = tuple(name for name in remove if packages.get(name))
-        if not (install or remove or options.files or options.upgrade):
-            return Unchanged(why=_already(options, packages or {}))
-        digests = pins.get("files") or {}
-        files = tuple(f"{PLACE}/{posixpath.basename(name)}" for name in options.files)
         key = _key_path(options.key, manager) if options.key else ""
         source = Source(mirror=options.mirror or "", repository=options.repository or "", key=key,
                         unsigned=options.unsigned, keep=options.keep)  # fmt: skip
         _require_known(source, manager, packages or {})
+        digests = pins.get("files") or {}
+        given = _given(source, manager, options, facts, digests)
+        if not (install or remove or options.files or options.upgrade):
+            return (given if options.keep else []) or Unchanged(why=_already(options, packages or {}))
+        files = tuple(f"{PLACE}/{posixpath.basename(name)}" for name in options.files)
         job = Job(install=install, remove=remove, files=files, upgrade=options.upgrade, update=options.update,
                   recommends=options.recommends, purge=options.purge)  # fmt: skip
         before: list[Edit] = [Remove(paths=(PLACE,), why="made room"), MakeDirectory(path=PLACE, mode=0o755)]
         before += [CopyIn(path=path, source=name, sha256=digests[name])
                    for path, name in zip(files, options.files, strict=True)]  # fmt: skip
-        if options.key:
-            before.append(CopyIn(path=key, source=options.key, sha256=digests[options.key], mode=0o644))
-        leave = [PLACE]
-        if source.given:
-            path = managers.repository_path(manager, source)
-            text = managers.repository_text(manager, source, _guest_of(facts))
-            before.append(WriteFile(path=path, data=text.encode(), mode=0o644))
-            leave += [] if source.keep else [path, *([key] if key else [])]
         command = Command(
             script=managers.script(manager, job, source).encode(),
             why=_told(manager, job, options),
@@ -152,7 +146,27 @@ class Packages(GuestStep[PackagesOptions]):
             network=self.network(options),
             shown=True,
         )
-        return (*before, command, Remove(paths=tuple(leave), why="left nothing of it behind"))
+        leave = [] if options.keep or not source.given else [managers.repository_path(manager, source), key]
+        after = Remove(paths=(PLACE, *filter(None, leave)), why="left nothing of it behind")
+        return (*before, *given, command, after)
+
+
+def _given(
+    source: Source, manager: str, options: PackagesOptions, facts: GuestFacts, digests: Mapping[str, str]
+) -> list[Edit]:
+    """Return what sets up the mirror or repository, and its key, where the guest has not the same there already."""
+    if not source.given:
+        return []
+    edits: list[Edit] = []
+    if options.key:
+        digest = digests[options.key]
+        if hashlib.sha256(facts.read(source.key) or b"").hexdigest() != digest:
+            edits.append(CopyIn(path=source.key, source=options.key, sha256=digest, mode=0o644))
+    path = managers.repository_path(manager, source)
+    data = managers.repository_text(manager, source, _guest_of(facts)).encode("utf-8", "surrogateescape")
+    if facts.read(path) != data:
+        edits.append(WriteFile(path=path, data=data, mode=0o644))
+    return edits
 
 
 def _wrong_name(name: str) -> str:
@@ -228,7 +242,8 @@ def _guest_of(facts: GuestFacts) -> managers.Guest:
 
 
 def _already(options: PackagesOptions, packages: Mapping[str, str]) -> str:
-    there = [f"{name} {packages.get(name.partition('=')[0], '')}".strip() for name in options.install]
+    names = [re.split("[=/]", name)[0] for name in options.install]
+    there = [f"{name} {packages.get(name, '')}".strip() for name in names]
     said = [f"installed already: {', '.join(there)}"] if there else []
     return "; ".join([*said, *([f"not installed: {', '.join(options.remove)}"] if options.remove else [])])
 

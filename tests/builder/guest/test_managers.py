@@ -54,6 +54,7 @@ def test_pacmans_configuration():
     )
     more = repository_text("pacman", Source(repository="http://r", unsigned=True), PACMAN)
     assert more == PACMAN.pacman_conf + "[emi-recipe]\nServer = http://r\nSigLevel = Never\n"
+    assert repository_text("pacman", Source(repository="http://r", unsigned=True), Guest(pacman_conf=more)) == more
 
 
 def test_apks_repositories():
@@ -62,6 +63,8 @@ def test_apks_repositories():
     )
     more = repository_text("apk", Source(repository="http://r/v3.20/testing"), ALPINE)
     assert more == ALPINE.apk_repositories + "http://r/v3.20/testing\n"
+    again = repository_text("apk", Source(repository="http://r/v3.20/testing"), Guest(apk_repositories=more))
+    assert again == more
     with pytest.raises(GuestError, match="names no branch"):
         repository_text("apk", Source(mirror="http://m"), Guest())
 
