@@ -51,7 +51,6 @@ _MEMORY = 80 << 20  # bytes: xz -9 takes 65 MiB; a header may ask for gigabytes
 _WINDOW = 64 << 20  # bytes, of zstd
 _LZ4_BLOCK = 8 << 20  # bytes a block of the legacy frame unpacks to, and at most takes:
 _LZ4_PACKED = _LZ4_BLOCK + _LZ4_BLOCK // 255 + 16  # LZ4_COMPRESSBOUND of lz4.h
-_ZSTD_BLOCK = 128 << 10
 _RLE = 1
 _ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)  # the package's stubs call it an instance
 _BROKEN = (OSError, ValueError, EOFError, lzma.LZMAError, zstandard.ZstdError, _ISAL_ERROR, lz4.block.LZ4BlockError)
@@ -282,7 +281,7 @@ def _stream(source: _Bytes, decoder: _Decoder, path: str) -> Iterator[bytes]:
 
 
 def _zstd(source: _Bytes) -> Iterator[bytes]:
-    """Take one frame, a block at a time: given more, the incremental decoder may return gigabytes at once."""
+    """Take one frame, a block at a time (128 KiB at most): given more, the decoder may return gigabytes at once."""
     head = source.peek(18)
     parameters = zstandard.get_frame_parameters(head)
     decoder = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
@@ -292,8 +291,6 @@ def _zstd(source: _Bytes) -> Iterator[bytes]:
         header = source.take(3)
         word = int.from_bytes(header, "little")
         last, kind, size = word & 1, word >> 1 & 3, word >> 3
-        if kind != _RLE and size > _ZSTD_BLOCK:
-            raise zstandard.ZstdError("a block is larger than any may be")
         yield decoder.decompress(header + source.take(1 if kind == _RLE else size))
     if parameters.has_checksum:
         yield decoder.decompress(source.take(4))

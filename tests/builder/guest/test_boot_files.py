@@ -226,6 +226,7 @@ def test_the_last_file_decides():
         (b"kernel (hd0,0)/boot/memtest.bin quiet\n", None),
         (b"# defoptions=quiet\n", b"# defoptions=\n"),
         (b"## kopt=quiet\n", None),
+        (b"# defoptions=b\n# kopt=a\n", b"# defoptions=b\n# kopt=a new\n"),
         (b"# kopt_2_6=ro quiet\n# kopt=ro\n", b"# kopt_2_6=ro new\n# kopt=ro new\n"),
     ],
 )
