@@ -33,9 +33,11 @@ DEMO = {
     "tests/boot/test_boot_edits.py",
     "tests/boot/test_partition_image.py",
     "tests/builder/bootstrap/test_build.py",
+    "tests/builder/guest/test_packages.py",
     "tests/crash/test_sweep.py",
     "tests/faults/test_sweep.py",
     "tests/pipelines/test_end_to_end.py",
+    "tests/pipelines/test_images.py",
 }
 
 

@@ -135,7 +135,7 @@ class Packages(GuestStep[PackagesOptions]):
         files = tuple(f"{PLACE}/{posixpath.basename(name)}" for name in options.files)
         job = Job(install=install, remove=remove, files=files, upgrade=options.upgrade, update=options.update,
                   recommends=options.recommends, purge=options.purge)  # fmt: skip
-        before: list[Edit] = [Remove(paths=(PLACE,), why="made room"), MakeDirectory(path=PLACE, mode=0o755)]
+        before: list[Edit] = [Remove(paths=(PLACE,)), MakeDirectory(path=PLACE, mode=0o755)]
         before += [CopyIn(path=path, source=name, sha256=digests[name])
                    for path, name in zip(files, options.files, strict=True)]  # fmt: skip
         command = Command(
@@ -147,7 +147,7 @@ class Packages(GuestStep[PackagesOptions]):
             shown=True,
         )
         leave = [] if options.keep or not source.given else [managers.repository_path(manager, source), key]
-        after = Remove(paths=(PLACE, *filter(None, leave)), why="left nothing of it behind")
+        after = Remove(paths=(PLACE, *filter(None, leave)))
         return (*before, *given, command, after)
 
 

@@ -195,3 +195,16 @@ def test_a_layer_over_a_part_is_that_part_of_the_layered_disk(tmp_path: Path, st
         proc.run(["qemu-img", "info", "-U", "--backing-chain", "--output=json", store.path(sealed)]).stdout
     )
     assert Path(told[1]["filename"]).samefile(store.path(disk))
+
+
+def test_a_layer_has_the_size_that_its_disk_was_given(tmp_path: Path, store: FileStore) -> None:
+    data = os.urandom(2 * MIB)
+    disk = store.seal_image(scratch_file(tmp_path, data), format="raw", virtual_size=2 * MIB)
+    for size in (MIB, 3 * MIB):
+        target = tmp_path / f"over-{size}.qcow2"
+        words = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", store.backing_name(disk.digest)]
+        proc.run([*words, target, str(size)])
+        sealed = store.seal_layer(target, disk)
+        assert (sealed.virtual_size, sealed.window, sealed.backing) == (size, None, disk)
+        with store.open_image(sealed) as reader:
+            assert reader.pread(3 * MIB, 0) == data[:size].ljust(3 * MIB, b"\0")

@@ -59,7 +59,7 @@ def test_a_package_from_a_mirror_with_its_key():
     assert command.network
     assert command.shown
     assert ("DEBIAN_FRONTEND", "noninteractive") in command.environment
-    assert edits[-1] == Remove(paths=("/var/tmp/emi-packages", line.path, key), why=edits[-1].why)
+    assert edits[-1] == Remove(paths=("/var/tmp/emi-packages", line.path, key))
 
 
 def test_what_is_kept_stays():
