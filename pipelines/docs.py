@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from builder import errors
@@ -40,6 +40,7 @@ _SHAPES: Mapping[type[Step[Any]], str] = {
 }
 _PLAIN: Mapping[Any, str] = {
     str: "text",
+    SecretStr: "text",
     int: "whole number",
     float: "number",
     bool: "`true` or `false`",

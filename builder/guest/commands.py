@@ -89,7 +89,7 @@ def _shell(session: Session, command: Command) -> None:
         said = _blotted(error.message, command.secret)
         if _FOREIGN in said:
             said = "the guest's /bin/sh is for another processor than this host's, so that no command of it runs here"
-        elif not session.call("exists", "/bin/sh"):
+        elif not session.call("is_file", "/bin/sh", followsymlinks=True):
             said = "the guest has no /bin/sh, and commands are run by it"
         raise GuestError(f"{command.why}: {said}") from error
 

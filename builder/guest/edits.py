@@ -193,13 +193,15 @@ class Command:
     Processes that it leaves behind are ended with it. `environment` is added to PATH, HOME, TERM and LC_ALL.
     """
 
-    script: bytes
+    script: bytes  # or, where `source` is given, what that file holds
     why: str  # what a person is told about it
     arguments: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     limit: float = 600.0  # seconds, after which the appliance is ended and the edits are lost
     network: bool = False
     shown: bool = False  # tell the output also when it succeeds
+    source: str = ""  # the script as a file, relative to the recipe's directory
+    sha256: str = ""  # HEX; what was pinned of it
     secret: tuple[str, ...] = ()  # words that are blotted out of what is told
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 from pathlib import Path
 
@@ -165,28 +165,36 @@ class Guest(GuestFacts):
 
     @_do.register
     def _copy_in(self, edit: CopyIn) -> str:
-        assert self._exchange.sources is not None
         path, aside = self._begin(edit.path)
         self._call("write", aside, b"")
-        digest, offset = hashlib.sha256(), 0
-        try:
-            with open(self._exchange.sources / edit.source, "rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-                    self._call("pwrite", aside, chunk, offset)
-                    offset += len(chunk)
-        except OSError as error:
-            raise InputError(f"{edit.source} cannot be copied into the guest: {error.strerror}") from error
-        if digest.hexdigest() != edit.sha256:
-            raise InputError(f"{edit.source} was changed while the recipe ran", hint="Run it again.")
+        offset = 0
+        for chunk in self._pinned(edit.source, edit.sha256):
+            self._call("pwrite", aside, chunk, offset)
+            offset += len(chunk)
         self._attributes(aside, edit.mode, edit.owner)
         self._call("rename", aside, path)
         return ""
 
+    def _pinned(self, source: str, sha256: str) -> Iterator[bytes]:
+        """Yield a file of the recipe's directory in pieces. Raises InputError, at its end, when it is another now."""
+        assert self._exchange.sources is not None
+        digest = hashlib.sha256()
+        try:
+            with open(self._exchange.sources / source, "rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+                    yield chunk
+        except OSError as error:
+            raise InputError(f"{source} cannot be copied into the guest: {error.strerror}") from error
+        if digest.hexdigest() != sha256:
+            raise InputError(f"{source} was changed while the recipe ran", hint="Run it again.")
+
     @_do.register
     def _copy_tree(self, edit: CopyTree) -> str:
         for name in ("", *edit.directories):
-            self._make_directory(MakeDirectory(path=posixpath.join(edit.path, name).rstrip("/"), owner=edit.owner))
+            self._make_directory(
+                MakeDirectory(path=posixpath.join(edit.path, name).rstrip("/") or "/", owner=edit.owner)
+            )
         for file in edit.files:
             path, source = posixpath.join(edit.path, file.name), posixpath.join(edit.source, file.name)
             self.disk.forget_mounts()
@@ -341,6 +349,8 @@ class Guest(GuestFacts):
     @_do.register
     def _command(self, edit: Command) -> str:
         self.disk.mount_all()
+        if edit.source:
+            edit = replace(edit, script=b"".join(self._pinned(edit.source, edit.sha256)))
         return commands.run(self._session, edit)
 
     def _filesystem_of(self, device: str, wanted: str) -> Filesystem:

@@ -52,3 +52,8 @@ def matches(name: str, pattern: str) -> bool:
     if name.startswith(".") and not pattern.startswith("."):
         return False
     return fnmatchcase(name, pattern.replace("[^", "[!"))
+
+
+def quoted(path: str) -> str:
+    """Return a path as a pattern that matches itself alone."""
+    return re.sub(r"[*?[\\]", lambda found: r"[\\]" if found[0] == "\\" else f"[{found[0]}]", path)
