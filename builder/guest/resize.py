@@ -6,7 +6,6 @@ the way leaves a layer that is thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from builder.errors import GuestError
@@ -14,7 +13,7 @@ from builder.guest.disk import Disk
 from builder.guest.edits import Resize
 from builder.guest.facts import Filesystem
 from builder.guest.session import DEVICE, Session
-from builder.guest.table import DiskReader, Write, read_layout, resized
+from builder.guest.table import DiskReader, read_layout, resized
 
 EXT = ("ext2", "ext3", "ext4")
 LVM = "LVM2_member"
@@ -50,9 +49,12 @@ def resize(session: Session, disk: Disk, edit: Resize) -> None:
         _shrink(session, found, edit.size)
     if edit.disk > layout.size:
         session.resize(edit.disk)
-    _write(session, writes)
-    if edit.disk < layout.size:
-        session.resize(edit.disk)
+    for write in writes:
+        session.call("pwrite_device", DEVICE, write.data, write.offset)
+    if edit.disk < layout.size or (writes and any(each.type == LVM for each in disk.filesystems.values())):
+        session.resize(edit.disk)  # plugged in anew: LVM would not let go of the partitions as they were
+    elif writes:
+        session.call("blockdev_rereadpt", DEVICE)
     if found and edit.size is not None and (not shrinks or found.type == "swap"):
         _fill(session, disk, found)
     _verify(session, edit)
@@ -69,15 +71,6 @@ def _reader(session: Session) -> DiskReader:
         return data.ljust(length, b"\0")
 
     return DiskReader(read, int(session.call("blockdev_getsize64", DEVICE)))
-
-
-def _write(session: Session, writes: Sequence[Write]) -> None:
-    if not writes:
-        return
-    for write in writes:
-        session.call("pwrite_device", DEVICE, write.data, write.offset)
-    session.call("sync")
-    session.call("blockdev_rereadpt", DEVICE)
 
 
 def _verify(session: Session, edit: Resize) -> None:

@@ -21,6 +21,8 @@ LVM = "LVM2_member"
 _LIMIT = 3600.0  # seconds for one filesystem
 # A swap's header lies in its first page, whose size is the machine's that made it: at most 64 KiB.
 _SWAP_HEADER = 64 << 10
+_PAGES = (4096, 8192, 16384, 32768, 65536)
+_SIGNATURES = (b"SWAPSPACE2", b"SWAP-SPACE")  # at the page's end (include/linux/swap.h)
 _FREE = "emi-free-space"
 
 
@@ -72,7 +74,9 @@ def _swap(session: Session, device: str) -> str:
         session.call("blkdiscard", device, within=_LIMIT)
     except GuestError as error:
         return f"{device} (swap) cannot be emptied: {error.message}"
-    session.call("pwrite_device", device, header, 0)
+    # What follows its page is swapped out memory again.
+    page = next((size for size in _PAGES if header[size - 10 : size] in _SIGNATURES), _SWAP_HEADER)
+    session.call("pwrite_device", device, header[:page], 0)
     return ""
 
 
