@@ -28,12 +28,18 @@ _AT_BOOT = (
 _RC = ("/etc/rc.d/rc.sysinit", "/etc/rc.sysinit", "/usr/lib/systemd/rhel-autorelabel")
 _LIMIT = 3600.0  # seconds for tens of thousands of files
 # Without -m, setfiles passes over every filesystem that is not mounted with SELinux on, and none is in the appliance.
+# FAT holds no labels, and setfiles would fail there.
 _SCRIPT = b"""set -e
+contexts=$1
 if setfiles -m 2>&1 | grep -q "invalid option"; then
     echo "this guest's setfiles is too old to label files outside of a running system: take relabel: boot"
     exit 1
 fi
-setfiles -m -F -e /proc -e /sys -e /dev "$1" /
+set -- -e /proc -e /sys -e /dev
+while read -r device place type rest; do
+    case $type in vfat|msdos|exfat|ntfs*|iso9660) set -- "$@" -e "$place" ;; esac
+done </proc/mounts
+setfiles -m -F "$@" "$contexts" /
 """
 
 
