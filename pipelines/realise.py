@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -29,24 +30,41 @@ from pipelines.step import AnyArtifact, CloudStep, GuestStep, Inputs, LocalStep,
 class Ahead:
     """An appliance that launches beside the steps before the first guest step, and ends with the block at the latest.
 
-    Raises HostError as it is made when libguestfs' binding is missing: before anything is spent.
+    It serves one image, which may have taken it over: once it has seen a disk it is shown no other, but a part of that
+    disk, or a layer over it. Raises HostError as it is made when libguestfs' binding is missing: before anything is
+    spent.
     """
 
     def __init__(self, node: Node | None, *, cache: Path) -> None:
         self._session = Session(cache=cache, network=any(map(_network, node.items))) if node else None
+        self._seen: frozenset[str] = frozenset()  # digests
 
-    def take(self) -> Session | None:
-        """Return the session, once: an appliance serves one image."""
+    def take(self, image: ImageFile) -> Session | None:
+        """Return the session, once; None when it was taken, or has seen another image."""
         session, self._session = self._session, None
+        if session and not self._seen <= set(image.digests()):
+            session.close()
+            return None
         return session
+
+    @contextmanager
+    def lend(self, image: ImageFile) -> Iterator[Session | None]:
+        """Lend the session for a look at the image by a step before the guest steps; when that fails it is ended."""
+        session = self.take(image)
+        try:
+            yield session
+        except BaseException:
+            if session:
+                session.close()
+            raise
+        self._session, self._seen = session, frozenset(image.digests())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        session = self.take()
-        if session:
-            session.close()
+        if self._session:
+            self._session.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +208,7 @@ class Realiser:
             backing_name=store.backing_name(base.digest),
             exchange=Exchange(sources=self.outside.recipe_directory, exports=exports),
             progress=progress,
-            session=self.ahead.take(),
+            session=self.ahead.take(base),
         )
         _tell(node, outcomes, progress)
         image = base
@@ -214,6 +232,7 @@ class Realiser:
             progress=progress,
             epoch=self.epoch,
             labels=labels(self.surveyor.recipe),
+            appliance=self.ahead.lend,
         )
 
 

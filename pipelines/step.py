@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -22,6 +23,7 @@ from builder.cloud.claims import Claim
 from builder.guest.edits import Edit, Unchanged
 from builder.guest.facts import GuestFacts
 from builder.guest.overlay import Layer
+from builder.guest.session import Session
 from builder.image.stream import ImageReader
 from builder.progress import Progress
 from pipelines.artifact import File, ImageFile, ImageFormat, MachineImage, Snapshot
@@ -112,6 +114,8 @@ class Work:
     progress: Progress
     epoch: int | None = None  # SOURCE_DATE_EPOCH, seconds
     labels: Mapping[str, str] = field(default_factory=dict)  # tags for whatever the step makes in a cloud
+    # For a look inside an image: the appliance that launches for the guest steps to come, or None where there is none.
+    appliance: Callable[[ImageFile], AbstractContextManager[Session | None]] = field(default=lambda _: nullcontext())
 
     @property
     def store(self) -> Store:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -103,10 +103,7 @@ def extract(
 
 @contextmanager
 def _launched(session: Session | None, cache: Path | None, progress: Progress) -> Iterator[Session]:
-    if session is not None:
-        yield session
-        return
-    with Session(cache=cache) as appliance:
+    with nullcontext(session) if session else Session(cache=cache) as appliance:
         progress.note("waiting for the appliance")
         progress.note(f"appliance launched in {appliance.launched():.1f} s")
         yield appliance

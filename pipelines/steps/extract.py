@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from pydantic import Field
 
-from builder.guest.extract import extract
+from builder.guest.extract import Extracted, extract
 from builder.image.extract import Wanted
 from builder.units import format_size
 from pipelines.artifact import File, ImageFile
@@ -60,14 +61,7 @@ class Extract(LocalStep[ExtractOptions]):
         """Find the part; write a file only where the disk does not have it in one piece."""
         assert isinstance(inputs.source, File | ImageFile)
         image = work.store.image(inputs.source)
-        found = extract(
-            work.store.layer(image),
-            options.wanted(),
-            work.scratch,
-            backing_name=work.store.backing_name(image.digest),
-            cache=work.outside.cache,
-            progress=work.progress,
-        )
+        found = self._found(image, options.wanted(), work)
         work.progress.note(f"{found.title}: {format_size(found.size)} at byte {image.offset + found.offset}")
         if found.file is not None:
             made = work.store.seal_image(found.file, format="raw", virtual_size=found.size)
@@ -76,3 +70,15 @@ class Extract(LocalStep[ExtractOptions]):
         else:
             made = image.part(found.offset, found.size)
         return made.model_copy(update={"kernel": image.kernel, "ramdisk": image.ramdisk})
+
+    def _found(self, image: ImageFile, wanted: Wanted, work: Work) -> Extracted:
+        with work.appliance(image) if wanted.inside else nullcontext() as session:
+            return extract(
+                work.store.layer(image),
+                wanted,
+                work.scratch,
+                backing_name=work.store.backing_name(image.digest),
+                session=session,
+                cache=work.outside.cache,
+                progress=work.progress,
+            )
