@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from builder import proc
-from builder.bootable import menu
+from builder.bootable import loader, menu
 from builder.bootable.menu import Links, Menu
 from builder.errors import InputError
 
@@ -57,6 +59,15 @@ def test_grub_can_read_it(given, tmp_path):
     script = tmp_path / "grub.cfg"
     script.write_text(menu.config(given))
     proc.run(["grub-script-check", script])
+
+
+@pytest.mark.parametrize("platform", ["i386-pc", "x86_64-efi"])
+def test_the_loader_has_every_command_of_it(platform):
+    lines = Path("/usr/lib/grub", platform, "command.lst").read_text().splitlines()
+    modules = {name.lstrip("*"): module for name, module in (line.split(": ") for line in lines)}
+    words = set(re.findall(r"^ *(?:if )?([a-z_\[]+)", menu.config(LINKED), re.M)) - {"else", "fi", "set", "menuentry"}
+    assert words >= {"[", "initrd", "linux", "regexp", "serial", "terminal_output"}
+    assert {modules[word] for word in words} - {*loader._COMMANDS} == set()
 
 
 @pytest.mark.parametrize("protocol", [0x0200, 0x0206, 0x020F])
