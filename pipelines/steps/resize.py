@@ -83,6 +83,8 @@ class ResizeStep(GuestStep[ResizeOptions]):
         if options.disk == "minimum":
             disk = layout.least(replace(slot, size=size))
         _require_possible(layout, slot, size, disk)
+        if size < slot.size and how != "minimum":
+            _require_fitting(slot, size, facts)
         if how == "fill":
             _require_last(layout, slot, disk)
         stays = size == slot.size and (how == "keep" or _is_filled(slot))
@@ -123,8 +125,7 @@ def _wanted(how: How, disk: int, layout: Layout, slot: Slot, facts: GuestFacts) 
         case "fill":
             return _filling(layout, slot, disk)
         case "minimum":
-            device = next(found.device for found in facts.filesystems if found.partition == slot.number)
-            least = -(-facts.least_size(device) // MIB) * MIB
+            least = -(-facts.least_size(_device(slot, facts)) // MIB) * MIB
             return slot.size if slot.size <= least + max(least // _NEAR, _LEFT_OVER) else least
         case "keep":
             return slot.size
@@ -175,6 +176,19 @@ def _require_possible(layout: Layout, slot: Slot, size: int, disk: int) -> None:
             + (f" with {format_size(size)} for {name}" if reach < slot.start + size else ""),
             hint="Give a larger `disk`, a smaller `size`, or `disk: minimum`.",
         )
+
+
+def _require_fitting(slot: Slot, size: int, facts: GuestFacts) -> None:
+    least = 0 if slot.filesystem == "swap" else facts.least_size(_device(slot, facts))
+    if size < least:
+        raise GuestError(
+            f"{_name(slot)} has files for {format_size(least)} and cannot be made {format_size(size)}",
+            hint="`size: minimum` makes it as small as its files allow.",
+        )
+
+
+def _device(slot: Slot, facts: GuestFacts) -> str:
+    return next(found.device for found in facts.filesystems if found.partition == slot.number)
 
 
 def _require_last(layout: Layout, slot: Slot, disk: int) -> None:

@@ -87,7 +87,7 @@ LOOSE = (b"label: gpt\n2048,81920\n", 1, {1: ("ext4", 20 * MIB)})
         pytest.param(CLOUD, {"disk": 8 * GIB, "size": "1 GiB"}, 8 * GIB, 1, GIB, id="both"),
         pytest.param(CLOUD, {"disk": 32 * MIB}, 32 * MIB, 1, 26 * MIB, id="the root shrinks with the disk"),
         pytest.param(CLOUD, {"size": "fill"}, 64 * MIB, 1, 58 * MIB, id="free room at the end"),
-        pytest.param(CLOUD, {"size": 10 * MIB + 1}, 64 * MIB, 1, 10 * MIB + 4096, id="rounded up"),
+        pytest.param(CLOUD, {"size": 13 * MIB + 1}, 64 * MIB, 1, 13 * MIB + 4096, id="rounded up"),
         pytest.param(CLOUD, {"disk": "minimum"}, 18 * MIB, 1, 12 * MIB, id="as small as can be"),
         pytest.param(CLOUD, {"disk": "minimum", "size": "keep"}, 46 * MIB, 1, None, id="as small as the partitions"),
         pytest.param(CLOUD, {"size": "minimum"}, 64 * MIB, 1, 12 * MIB, id="the partition only"),
@@ -138,6 +138,8 @@ def test_what_has_its_size_is_left(facts, layout, options, why):
         ),
         (CLOUD, {"disk": 20 * MIB, "size": "keep"}, "a disk of 20 MiB is too small"),
         (SWAP_LAST, {"disk": 20 * MIB}, "a disk of 20 MiB is too small for its partitions, which need 45 MiB"),
+        (CLOUD, {"size": 11 * MIB}, "partition 1 .ext4. has files for 12 MiB and cannot be made 11 MiB"),
+        (CLOUD, {"disk": 16 * MIB}, "partition 1 .ext4. has files for 12 MiB and cannot be made 10 MiB"),
         (XFS, {"disk": 32 * MIB}, "partition 1 .xfs. cannot be made smaller"),
         (XFS, {"disk": "minimum"}, "partition 1 .xfs. cannot be made as small as possible"),
         (CLOUD, {"size": 8 * MIB, "partition": 15}, "partition 15 .nothing that is known. cannot be made larger"),
@@ -149,7 +151,7 @@ def test_what_has_its_size_is_left(facts, layout, options, why):
 )
 def test_what_cannot_be_says_why(facts, layout, options, expected):
     with pytest.raises(GuestError, match=expected) as caught:
-        STEP.edits(ResizeOptions(**options), facts(*layout), {})
+        STEP.edits(ResizeOptions(**options), facts(*layout, least_sizes={"/dev/sda1": 12 * MIB}), {})
     assert caught.value.hint
 
 
