@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.errors import GuestError
 from builder.guest import kernels
+from builder.guest.disk import Root
 from builder.guest.edits import CopyOut
 from builder.guest.facts import GuestFacts
 from builder.guest.guest import Exchange
@@ -31,9 +33,11 @@ class OwnKernel:
 def take(base: Layer, directory: Path, *, cache: Path | None = None, progress: Progress = SILENT) -> OwnKernel:
     """Copy the newest kernel of the image's guest, with its initramfs, into `directory`; one launch of the appliance.
 
-    Raises GuestError: no kernel, one without its initramfs, or several of which none is the newest; and as `look`.
+    Raises GuestError: no kernel, one without its initramfs, several of which none is the newest, or a root in a
+    subvolume; and as `look`.
     """
     with look(base, cache=cache, scratch=directory, exchange=Exchange(exports=directory), progress=progress) as guest:
+        require_whole(guest.disk.root)
         chosen = kernels.choose(kernels.find(guest), None)
         guest.apply(CopyOut(path=chosen.path, name="kernel"))
         if chosen.ramdisk:
@@ -44,6 +48,15 @@ def take(base: Layer, directory: Path, *, cache: Path | None = None, progress: P
             ramdisk=directory / "ramdisk" if chosen.ramdisk else None,
             version=chosen.version,
             links=links_to(chosen, guest),
+        )
+
+
+def require_whole(root: Root) -> None:
+    """Return if the root is what one mounts of its filesystem when nothing else is said. Raises GuestError."""
+    if root.options:
+        raise GuestError(
+            f"the root is a part of its filesystem ({', '.join(root.options)}), which the kernel would not look for",
+            hint="Put `extract: {root: true}` before this step: it makes that part the one that is mounted.",
         )
 
 

@@ -18,6 +18,7 @@ from builder.errors import InputError, UsageError
 from builder.image.filesystems import probe
 from builder.image.partitions import read_partitions
 from builder.image.raw import RawReader, window
+from builder.image.write import content_digest
 
 MIB = 1 << 20
 WANTED = Wanted(table="gpt", firmware=("bios", "uefi"), consoles=("tty0", "ttyS0,115200"))
@@ -123,6 +124,19 @@ def test_one_kind_of_firmware(make, firmware, types):
         assert any(file.read(440)) == ("bios" in firmware)
     listed = proc.run(["mdir", "-/", "-b", "-i", f"{disk}@@{FAT['gpt']}", "::/"]).stdout
     assert (b"BOOTX64.EFI" in listed) == ("uefi" in firmware)
+
+
+@pytest.mark.parametrize("kind", ["ext2", "ext3", "xfs", "btrfs"])
+def test_any_usual_filesystem_can_be_the_root(make, tmp_path, kind):
+    root = tmp_path / "root.img"
+    with open(root, "wb") as file:
+        file.truncate(304 * MIB)
+    proc.run([f"mkfs.{kind}", "-q", "-L", "rootfs", root])
+    disk = make(root=root)
+    with RawReader(disk) as reader, RawReader(root) as alone:
+        within = window(reader, ROOT["gpt"], 304 * MIB)
+        assert content_digest(within) == content_digest(alone)
+        assert probe(within).type == kind
 
 
 def test_a_larger_disk_is_the_roots(make, make_root):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from builder.errors import GuestError
+from builder.guest.disk import Root
 from builder.guest.facts import Filesystem, KnownFacts
 from builder.guest.kernels import choose, find
-from builder.guest.own_kernel import links_to
+from builder.guest.own_kernel import links_to, require_whole
 
 BOTH = {"/boot/vmlinuz-6.1.0-9": b"old", "/boot/initrd.img-6.1.0-9": b"old"}
 BOTH |= {"/boot/vmlinuz-6.1.0-10": b"new", "/boot/initrd.img-6.1.0-10": b"new"}
@@ -44,3 +46,10 @@ def test_they_are_followed_where_grub_reads_the_filesystem(type_, follows):
     files = BOTH | {"/vmlinuz": "boot/vmlinuz-6.1.0-10", "/initrd.img": "boot/initrd.img-6.1.0-10"}
     facts = KnownFacts(files=files, filesystems=(Filesystem(device="/dev/sda", type=type_),), root="/dev/sda")
     assert (links_to(choose(find(facts), None), facts) is not None) == follows
+
+
+def test_a_root_in_a_subvolume_must_be_the_one_that_is_mounted():
+    require_whole(Root(device="/dev/sda"))
+    with pytest.raises(GuestError, match="subvol=@") as caught:
+        require_whole(Root(device="/dev/sda", options=("subvol=@",)))
+    assert "extract" in caught.value.hint
