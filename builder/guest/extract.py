@@ -21,7 +21,8 @@ from builder.guest import fstab, overlay
 from builder.guest.disk import Disk
 from builder.guest.overlay import Layer
 from builder.guest.session import DEVICE, Session
-from builder.image.extract import Layout, Place, Wanted, find
+from builder.image.extract import Layout, Place, Wanted, find, listed
+from builder.image.identity import printable
 from builder.image.joined import Joined
 from builder.image.raw import Window
 from builder.image.stream import Extent, ImageReader
@@ -154,24 +155,25 @@ class _Search:
         left = self._left_behind(disk)
         disk.unmount()
         found = self._at(device, subvolume)
-        self._progress.note(f"the root is {found.title}{f', subvolume {subvolume}' if subvolume else ''}")
+        self._progress.note(f"the root is {found.title}{f', subvolume {printable(subvolume)}' if subvolume else ''}")
         if left:
             self._progress.note(f"its fstab mounts {left} from elsewhere on the disk, which stays behind")
         return found
 
     def _left_behind(self, disk: Disk) -> str:
-        disk.mount("ro")
-        if not self._call("is_file", "/etc/fstab", followsymlinks=True):
-            return ""
-        found = fstab.mounts(
-            disk.pread_all("/etc/fstab", limit=1 << 20), tuple(disk.filesystems.values()), root=disk.root.device
-        )
-        return " and ".join(mount.mount_point for mount in found if mount.device != disk.root.device)
+        """Return what the root's fstab mounts from elsewhere on the disk; nothing when it cannot be read."""
+        data = b""
+        with suppress(GuestError):  # it is for people only
+            disk.mount("ro")
+            if self._call("is_file", "/etc/fstab", followsymlinks=True):
+                data = disk.pread_all("/etc/fstab", limit=1 << 20)
+        found = fstab.mounts(data, tuple(disk.filesystems.values()), root=disk.root.device)
+        return listed([mount.mount_point for mount in found if mount.device != disk.root.device])
 
     def _named(self, name: str) -> str:
         volumes = self._volumes()
         if f"/dev/{name}" not in volumes:
-            there = ", ".join(path.removeprefix("/dev/") for path in volumes) or "none"
+            there = listed([path.removeprefix("/dev/") for path in volumes]) or "none"
             raise InputError(f"the disk has no logical volume {name}; there is {there}, and {self._layout}")
         return f"/dev/{name}"
 
@@ -195,7 +197,7 @@ class _Search:
         if not devices:
             raise InputError(f"the disk has no {what}; there is {self._layout}")
         if len(devices) > 1:
-            raise InputError(f"the disk has more than one {what}: {', '.join(devices)}", hint="Say which partition.")
+            raise InputError(f"the disk has more than one {what}: {listed(devices)}", hint="Say which partition.")
         return devices[0]
 
     def _at(self, device: str, subvolume: str) -> _Volume:
@@ -269,13 +271,13 @@ class _Search:
         listed = self._call("btrfs_subvolume_list", "/")
         ids = {found["btrfssubvolume_path"]: found["btrfssubvolume_id"] for found in listed}
         if volume.subvolume not in ids:
-            there = ", ".join(sorted(ids)) or "none"
+            there = listed(sorted(ids)) or "none"
             raise InputError(f"{volume.title} has no subvolume {volume.subvolume}; it has {there}")
         wanted = ids[volume.subvolume]
         changed = bool(self._call("btrfs_subvolume_get_default", "/") != wanted)
         if changed:
             self._call("btrfs_subvolume_set_default", wanted, "/")
-            self._progress.note(f"subvolume {volume.subvolume} is now what is mounted when none is named")
+            self._progress.note(f"subvolume {printable(volume.subvolume)} is now what is mounted when none is named")
         self._call("umount_all")
         return changed
 

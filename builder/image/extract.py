@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from builder.errors import InputError
+from builder.image.identity import printable
 from builder.image.inspect import Volume, look_inside
 from builder.image.partitions import TYPES, Partition, PartitionTable, is_container
 from builder.image.stream import ImageReader
 from builder.units import format_size
 
+_LISTED = 20  # partitions or volumes named in a message; a GPT may have thousands
 LVM_MEMBER = "LVM2_member"
 _BYTE = re.compile(r"(?:0x)?([0-9a-f]{1,2})")
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -126,7 +128,7 @@ class Layout:
         if self.table is None:
             return f"no partition table, {self._filesystem(None)}"
         titles = [self.title(part) for part in self.table.partitions]
-        return "; ".join([*(titles or ["no partitions"]), *self.table.problems])
+        return listed([*(titles or ["no partitions"]), *self.table.problems], "; ")
 
 
 def find(layout: Layout, wanted: Wanted) -> Place | None:
@@ -141,6 +143,12 @@ def find(layout: Layout, wanted: Wanted) -> Place | None:
     if wanted.type is not None:
         return _by_type(layout, wanted.type)
     return None
+
+
+def listed(names: Sequence[str], between: str = ", ") -> str:
+    """Return what an untrusted image has, fit for a message: not endless, and nothing that steers a terminal."""
+    first = [printable(name) for name in names[:_LISTED]]
+    return between.join([*first, *([f"and {len(names) - _LISTED} more"] if len(names) > _LISTED else [])])
 
 
 def _by_number(layout: Layout, number: int) -> Place:
@@ -181,7 +189,7 @@ def _by_type(layout: Layout, wanted: str) -> Place:
 
 def _only(layout: Layout, chosen: Sequence[Partition], said: str) -> Place:
     if len(chosen) > 1:
-        which = "; ".join(layout.title(part) for part in chosen)
+        which = listed([layout.title(part) for part in chosen], "; ")
         raise InputError(
             f"{said} is {len(chosen)} partitions, and no way to know which is meant: {which}",
             hint="Say which by `partition:`, its number.",

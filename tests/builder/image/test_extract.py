@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import InputError
-from builder.image.extract import Layout, Wanted, find
+from builder.image.extract import Layout, Wanted, find, listed
 from builder.image.raw import RawReader
 
 Tool = Callable[..., str]
@@ -210,3 +210,14 @@ def test_a_choice_that_is_none(wanted: Wanted, expected: str) -> None:
 )
 def test_a_choice_that_is_one(wanted: Wanted) -> None:
     assert not wanted.problems()
+
+
+def test_a_disk_of_very_many_partitions_is_not_told_in_full(tmp_path: Path, tool: Tool) -> None:
+    disk = blank(tmp_path)
+    tool("sgdisk", "-a", "1", *(f"-n{n}:{2048 + n}:{2048 + n}" for n in range(1, 100)), disk)
+    with pytest.raises(InputError, match=r"partition 20 \(.*; and 79 more$"):
+        find(look(disk), Wanted(partition=100))
+
+
+def test_names_from_the_disk_cannot_steer_a_terminal() -> None:
+    assert listed(["\x1b[2J", "a\nb"]) == "\N{REPLACEMENT CHARACTER}[2J, a\N{REPLACEMENT CHARACTER}b"
