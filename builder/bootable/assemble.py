@@ -151,7 +151,7 @@ def assemble(
 
     The same arguments give the same bytes; `seed` names the content, and identifiers are derived from it. What cannot
     boot is refused before anything is written: InputError, UsageError, ToolMissing. Later ToolFailed and DiskFull; what
-    a crash leaves at `target` is replaced by the next call. Flushed to the disk, but for the root's bytes.
+    a crash leaves at `target` is replaced by the next call. The caller flushes it to the disk.
     """
     found = require_root(reader)
     with open(boot.kernel, "rb") as file:
@@ -170,6 +170,7 @@ def assemble(
         core = loader.core_image("bios", _BOOT_NUMBER[wanted.table], scratch / "core.img").read_bytes()
         room = _GPT_CORE if wanted.table == "gpt" else _MBR_CORE
         bootcode.write(target, loader.boot_image(), core, room=room)
+    progress.total(sum(extent.length for extent in reader.extents()))
     with translate_disk_full(target):
         descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
         try:
