@@ -51,13 +51,20 @@ def resize(session: Session, disk: Disk, edit: Resize) -> None:
         session.resize(edit.disk)
     for write in writes:
         session.call("pwrite_device", DEVICE, write.data, write.offset)
-    if edit.disk < layout.size or (writes and any(each.type == LVM for each in disk.filesystems.values())):
-        session.resize(edit.disk)  # plugged in anew: LVM would not let go of the partitions as they were
-    elif writes:
-        session.call("blockdev_rereadpt", DEVICE)
+    if edit.disk < layout.size or (writes and not _reread(session)):
+        session.resize(edit.disk)
     if found and edit.size is not None and (not shrinks or found.type == "swap"):
         _fill(session, disk, found)
     _verify(session, edit)
+
+
+def _reread(session: Session) -> bool:
+    """Say whether the kernel took the new table: not while someone holds a partition, as LVM does."""
+    try:
+        session.call("blockdev_rereadpt", DEVICE)
+    except GuestError:  # plugged in anew it is read in any case, or the session is dead, and says so again
+        return False
+    return True
 
 
 def _reader(session: Session) -> DiskReader:
