@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from builder import proc
 from builder.guest import bls, extlinux, grub_config, grub_defaults, menu_lst
 from builder.guest.boot_names import BootNames
 from builder.guest.bootloader import Settings, serial_of
@@ -196,13 +197,16 @@ def test_the_menu_on_a_serial_line(before, after):
     ],
 )
 def test_settings_of_grub_mkconfig(before, after):
-    edit = (
-        grub_defaults.edit_defaults({"/etc/default/grub": before}, ADD)["/etc/default/grub"]
-        if before != after
-        else None
+    edits = grub_defaults.edit_defaults({"/etc/default/grub": before}, ADD)
+    assert {path: edit.data for path, edit in edits.items()} == (
+        {} if before == after else {"/etc/default/grub": after}
     )
-    assert (edit.data if edit else before) == after
     assert grub_defaults.edit_defaults({"/etc/default/grub": after}, ADD) == {}
+    # What grub-mkconfig's shell makes of it; += is bash's.
+    words = ["bash", "-c", '. "$0"; echo "$GRUB_CMDLINE_LINUX $GRUB_CMDLINE_LINUX_DEFAULT"', "/dev/stdin"]
+    said = proc.run(words, stdin=after)
+    assert said.stdout.decode().split().count("new") == 1
+    assert "quiet" not in said.stdout.decode().split()
 
 
 def test_the_last_file_decides():
