@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.guest.kernel_arguments import Wish, edit, value, words
@@ -76,11 +76,13 @@ def test_values():
 ARGUMENT = st.text(alphabet="ab=-_.,\"'\\$ \t\n\udcff#", max_size=12)
 
 
+@settings(deadline=None)
 @given(st.lists(ARGUMENT, max_size=8).map(" ".join))
 def test_whatever_it_is_it_stays_unless_meant(text):
     assert edit([text], Wish(remove=("zz",), add=())).parts == (text,)
 
 
+@settings(deadline=None)
 @given(st.lists(ARGUMENT, max_size=8).map(" ".join))
 def test_once_is_enough(text):
     wish = Wish(add=("new=1",), replace=("a=b",), remove=("b",), console="ttyS0")
