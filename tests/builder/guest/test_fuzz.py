@@ -29,7 +29,7 @@ def fuzz(directory: Path, seconds: int, seed: int) -> int:
 
 
 def test_no_input_makes_a_parser_fail_in_a_way_not_promised(tmp_path: Path) -> None:
-    assert fuzz(tmp_path, seconds=5, seed=1) > 100
+    assert fuzz(tmp_path, seconds=5, seed=1) > 50
     assert list(tmp_path.glob("crash-*")) == []
 
 
