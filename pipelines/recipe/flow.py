@@ -226,7 +226,7 @@ class Flow:
         """Warn of a step that may change the kernel after it was copied out."""
         if not isinstance(draft.step, GuestStep) or not draft.step.may_change_kernel:
             return
-        before = (each for each in self._way(draft) if each is not draft and each.step and _copied(each.step))
+        before = (each for each in self._way(draft) if each.step and _copied(each.step))
         if earlier := next(before, None):
             message = (
                 f"step `{draft.kind}` may change the guest's kernel or its initramfs after `{earlier.id}` copied them "

@@ -81,6 +81,7 @@ class Packages(GuestStep[PackagesOptions]):
     """
 
     options = PackagesOptions
+    may_change_kernel = True
 
     def check(self, options: PackagesOptions) -> Sequence[str]:
         """Return what is wrong with the options beyond their types."""

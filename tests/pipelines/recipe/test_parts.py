@@ -149,6 +149,13 @@ def test_what_a_kernel_step_put_beside_the_image_stays_there(steps, read):
             id="a step that makes another image",
         ),
         pytest.param(
+            "  - kernel:\n  - fstab:\n    from: kernel.ramdisk\n  - pack:\n    from: fstab.kernel\n",
+            "x.yaml:8:11: `fstab` has no kernel beside its image: no `kernel` step led to it; "
+            "did you mean `kernel.kernel`?\n"
+            "    8 |     from: fstab.kernel\n      |           ^^^^^^^^^^^^",
+            id="a step on the file instead of the image",
+        ),
+        pytest.param(
             "  - kernel:\n  - snapshot:\n  - pack:\n    from: snapshot.kernel\n",
             "x.yaml:7:11: `snapshot` gives a snapshot, which has no kernel; did you mean `kernel.kernel`?\n"
             "    7 |     from: snapshot.kernel\n      |           ^^^^^^^^^^^^^^^",
