@@ -53,7 +53,7 @@ def lint(image: Path, target: Target, exempt: Sequence[str], *, fix: bool, as_js
         raise UsageError(f"no rule {', '.join(unknown)}", hint="docs/lint.md lists the rules.")
     found, trouble = _faults(image, target, exempt)
     if as_json:
-        said = {"image": str(image), "target": target, "guest": trouble.message if trouble else None}
+        said = {"image": str(image), "target": target, "no_guest": trouble.message if trouble else None}
         ui.say_json({**said, "findings": [_json(finding) for finding in found]})
     elif fix:
         ui.say(mending.as_yaml(found) or "# no step mends anything here")

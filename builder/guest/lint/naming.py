@@ -26,13 +26,14 @@ def fstab_unstable_device(subject: Subject) -> Iterator[Found]:
         if found.how not in ("kernel name", "hardware") or not found.first:
             continue
         optional = _optional(line)
+        mended = found.filesystem is not None or line.entry.mount_point == "/"
         yield Found(
             severity="warning" if optional or line.entry.type == "swap" else "error",
             what=f"{line.entry.mount_point} is named by {line.entry.spec}, which another machine does not have",
             where=line.where,
             quote=line.text,
-            mends=(_fstab(subject),) if found.filesystem else (),
-            advice="" if found.filesystem else "Name it by LABEL= or UUID=, or remove the line.",
+            mends=(_fstab(subject),) if mended else (),
+            advice="" if mended else "Name it by LABEL= or UUID=, or remove the line.",
         )
 
 

@@ -138,6 +138,18 @@ def test_what_is_wrong_with_a_disk(plug, disks, part, tmp_path, name):
     assert alone - ALIKE == {rule for rule in expected if rule in DISK_RULES} - ALIKE
 
 
+def test_labels_of_selinux_are_read(plug, disks, part, tmp_path):
+    selinux = {"etc/selinux/config": b"SELINUX=enforcing\n", "etc/selinux/targeted/policy/policy.33": b"x"}
+    path = disks.filesystem(tmp_path / "el.raw", part(type="ext4", size=16, files=SYSTEM | selinux))
+    proc.run(["debugfs", "-w", "-R", "ea_set /etc/passwd security.selinux system_u:object_r:passwd_file_t:s0", path])
+    guest = plug(path)
+    assert guest.attribute("/etc/passwd", "security.selinux") == b"system_u:object_r:passwd_file_t:s0"
+    assert guest.attribute("/etc/shadow", "security.selinux") is None
+    assert guest.attribute("/etc/absent", "security.selinux") is None
+    (found,) = [finding for finding in lint(guest, "aws") if finding.rule == "selinux-unlabelled"]
+    assert found.what == "SELinux is enforced, and /etc/shadow has no label"
+
+
 DISK_RULES = {
     "bios-cannot-boot", "no-esp", "esp-without-loader", "no-partition-table", "damaged-partition-table",
     "unclean-filesystem", "disk-larger-than-needed",
