@@ -155,6 +155,11 @@ def _require_shrinkable(slot: Slot) -> None:
 
 def _require_possible(layout: Layout, slot: Slot, size: int, disk: int) -> None:
     name, reach = _name(slot), layout.reach(slot, disk)
+    if disk % layout.sector:
+        raise GuestError(
+            f"a disk with sectors of {layout.sector} bytes cannot have {disk} bytes",
+            hint=f"Give `disk: {-(-disk // layout.sector) * layout.sector}`.",
+        )
     if size > slot.size and slot.filesystem not in GROWS:
         raise GuestError(f"{name} cannot be made larger", hint=f"What can: {', '.join(GROWS)}.")
     if size < slot.size and slot.filesystem not in SHRINKS:

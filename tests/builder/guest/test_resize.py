@@ -212,6 +212,23 @@ def test_a_filesystem_without_a_table_is_the_disk(on, disks, part, tmp_path):
 
 
 @pytest.mark.sweep
+def test_sectors_of_4096_bytes(on, disks, part, tmp_path):
+    disk = tmp_path / "4kn.raw"
+    with open(disk, "xb") as file:
+        file.truncate(40 * MIB)
+    proc.run(["fdisk", "-b", "4096", disk], stdin=b"g\nn\n\n256\n+4M\nn\n\n2048\n+24M\nw\n")
+    disks.copy(disks.filesystem(tmp_path / "root", part(type="ext4", size=24, files=OS)), disk, 2048 * 8)
+    resized = on(disk)
+    assert resized(disk=64 * MIB) == "partition 2 (ext4): 24 MiB -> 55 MiB; disk: 40 MiB -> 64 MiB"
+    resized(disk=48 * MIB)
+    flat = resized.flat()
+    said = proc.run(["fdisk", "-b", "4096", "-l", "-o", "Start,Sectors", flat])
+    assert said.stdout.split()[-4:] == [b"256", b"1024", b"2048", b"9984"]
+    assert said.stderr == b""
+    proc.run(["e2fsck", "-fn", f"{flat}?offset={8 * MIB}"])
+
+
+@pytest.mark.sweep
 def test_files_that_do_not_fit_are_refused_by_the_step_and_by_their_filesystem(on, cloud_disk):
     resized = on(cloud_disk())
     with pytest.raises(GuestError, match=r"partition 1 \(ext4\) has files for .* and cannot be made 2 MiB"):

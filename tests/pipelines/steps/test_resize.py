@@ -155,6 +155,17 @@ def test_what_cannot_be_says_why(facts, layout, options, expected):
     assert caught.value.hint
 
 
+def test_a_disk_has_whole_sectors(tmp_path):
+    disk = tmp_path / "disk"
+    with open(disk, "xb") as file:
+        file.truncate(16 * MIB)
+    proc.run(["fdisk", "-b", "4096", disk], stdin=b"g\nn\n\n256\n+4M\nw\n")
+    known = KnownFacts(disk=disk.read_bytes(), disk_size=16 * MIB)
+    with pytest.raises(GuestError, match="sectors of 4096 bytes cannot have 33554944 bytes") as caught:
+        STEP.edits(ResizeOptions(disk=32 * MIB + 512, size="keep"), known, {})
+    assert caught.value.hint == "Give `disk: 33558528`."
+
+
 @pytest.mark.parametrize(("volumes", "expected"), [([2], 2), ([2, 3], None)])
 def test_a_root_on_lvm_is_grown_by_its_only_partition(facts, volumes, expected):
     disk = facts(b"label: gpt\n2048,8192\n10240,8192\n18432,8192\n", None, {}).disk
