@@ -20,7 +20,8 @@ from builder.guest.releases import in_order, newest
 
 # In the order in which they are preferred: SUSE on ARM and s390x has Image and image; ppc64 has vmlinux.
 _PREFIXES = ("vmlinuz", "vmlinux", "Image", "image", "bzImage", "kernel")
-_VERSIONED = re.compile(rf"(?P<prefix>{'|'.join(_PREFIXES)})-(?P<version>[\w.+~:-]+)", re.ASCII)
+_VERSION = re.compile(r"[\w.+~:-]+", re.ASCII)  # a guest may have any names; no other ones are shown or taken
+_VERSIONED = re.compile(rf"(?P<prefix>{'|'.join(_PREFIXES)})-(?P<version>{_VERSION.pattern})", re.ASCII)
 # What stands beside kernels and is none to boot by default: rescue kernels, copies, checksums, symbols.
 _NONE = re.compile(
     r"(^|.*-)rescue(-.*|$)|.*\.(old|bak|orig|hmac|sig|gz|xz|zst|map|rpm\w+|dpkg-\w+|img|efi)|.*~|.*-fallback", re.ASCII
@@ -32,6 +33,7 @@ _DEFAULTS = ("/vmlinuz", "/boot/vmlinuz", "/boot/Image", "/boot/image")  # links
 _BUILT_IN = re.compile(r"/boot/(flatcar|coreos)/vmlinuz-[ab]")
 _LINKS = 40  # followed at most, as Linux does
 _SHOWN = 8  # names in a message
+_SHORT = 256  # bytes of a file that holds a package's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ class _Search(_Pool):
             directory = posixpath.dirname(path)
             version = posixpath.basename(directory)
             ramdisks = [f"/boot/{name.format(version)}" for name in _RAMDISKS]
-            if re.fullmatch(r"[\w.+~:-]+", version, re.ASCII):
+            if _VERSION.fullmatch(version):
                 self._add(path, version, [*ramdisks, f"{directory}/initramfs.img", f"{directory}/initrd"])
 
     def add_plain(self) -> None:
@@ -175,14 +177,14 @@ class _Search(_Pool):
         """Return the version behind a name such as Arch's `linux-lts` or Alpine's `virt`, if its modules tell."""
         if name[:1].isdigit():
             return name
-        packaged = [
-            posixpath.basename(posixpath.dirname(path))
-            for path in self._facts.names("/lib/modules/*/pkgbase")
-            if self._facts.text(path).strip() == name
-        ]
-        suffixed = [found for path in self._facts.names("/lib/modules/*") if (found := path[13:]).endswith(f"-{name}")]
-        versions = packaged or suffixed
-        return versions[0] if len(versions) == 1 else name
+        packaged = [path for path in self._facts.names("/lib/modules/*/pkgbase") if self._says(path, name)]
+        suffixed = [path for path in self._facts.names("/lib/modules/*") if path.endswith(f"-{name}")]
+        versions = [path.split("/")[3] for path in packaged or suffixed]
+        return versions[0] if len(versions) == 1 and _VERSION.fullmatch(versions[0]) else name
+
+    def _says(self, path: str, name: str) -> bool:
+        found = self._facts.stat(path)
+        return found is not None and found.size < _SHORT and self._facts.text(path).strip() == name
 
 
 def _named(paths: Sequence[str]) -> Iterator[tuple[str, str, str]]:

@@ -74,6 +74,21 @@ def test_a_kernel_without_initramfs_names_those_that_have_one():
     assert "`version:` (6.1.0-9-amd64)" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "modules",
+    [
+        {"/lib/modules/6.6.1\x1b[2J-virt/modules.dep": b""},
+        {"/lib/modules/6.6.1-0-virt/modules.dep": b"", "/lib/modules/6.6.2-0-virt/modules.dep": b""},
+        {"/lib/modules/6.6.1/pkgbase": b"virt\n" + b" " * 1000},
+        {"/lib/modules/6.6.1/pkgbase": b"\xff\xfe"},
+        {"/lib/modules/6.6.1/pkgbase": "pkgbase"},
+    ],
+)
+def test_a_version_that_the_modules_do_not_tell_plainly_is_not_known(modules):
+    files = {"/boot/vmlinuz-virt": K, "/boot/initramfs-virt": R}
+    assert [kernel.version for kernel in find(KnownFacts(files=files | modules)).kernels] == ["virt"]
+
+
 def test_a_thousand_kernels_make_a_short_message():
     files = {f"/boot/vmlinuz-6.1.{number}": K for number in range(1000)}
     with pytest.raises(GuestError) as caught:
