@@ -163,7 +163,8 @@ def mounts(data: bytes, filesystems: Sequence[Filesystem], *, root: str) -> list
     disk = _Disk(filesystems, root=root, by="label")
     found: dict[str, Mount] = {}
     for line in parse(data):
-        point = posixpath.normpath(line.entry.mount_point) if line.entry else "/"
+        # Two slashes at the beginning are one to Linux, and not to normpath.
+        point = posixpath.normpath(re.sub("^/+", "/", line.entry.mount_point)) if line.entry else "/"
         if line.entry is None or not re.fullmatch(r"/[^/].*", point, re.DOTALL):
             continue
         match _volume(line.entry, filesystems) or disk.find(line.entry):

@@ -168,9 +168,13 @@ class Guest(GuestFacts):
         path, aside = self._begin(edit.path)
         self._call("write", aside, b"")
         offset = 0
-        for chunk in self._pinned(edit.source, edit.sha256):
-            self._call("pwrite", aside, chunk, offset)
-            offset += len(chunk)
+        try:
+            for chunk in self._pinned(edit.source, edit.sha256):
+                self._call("pwrite", aside, chunk, offset)
+                offset += len(chunk)
+        except InputError:
+            self._call("rm_f", aside)
+            raise
         self._attributes(aside, edit.mode, edit.owner)
         self._call("rename", aside, path)
         return ""
