@@ -22,9 +22,10 @@ _POLICY = "/usr/sbin/policy-rc.d"  # what Debian's maintainer scripts ask before
 _APT = (
     *("-q", "-y", "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-confdef"),
     *("-o", "Dpkg::Options::=--force-confold", "-o", "APT::Cmd::Pattern-Only=true"),
-    # Its lists and archives are elsewhere for the job, so that the guest's own are as they were.
-    *("-o", f"Dir::State::lists={PLACE}/lists", "-o", f"Dir::Cache={PLACE}/cache"),
+    # Its archives, and lists that are read anew, are elsewhere for the job: the guest's own are as they were.
+    *("-o", f"Dir::Cache={PLACE}/cache"),
 )
+_APT_LISTS = ("-o", f"Dir::State::lists={PLACE}/lists")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +173,7 @@ def script(manager: str, job: Job, source: Source) -> str:
 def _apt(_: str, job: Job, source: Source) -> list[str]:
     own = ["-o", f"Dir::Etc::sourcelist={repository_path('apt', source)}", "-o", "Dir::Etc::sourceparts=-"]
     weak = {None: [], True: ["--install-recommends"], False: ["--no-install-recommends"]}[job.recommends]
-    apt = ["apt-get", *_APT, *(own if source.mirror else [])]
+    apt = ["apt-get", *_APT, *(_APT_LISTS if job.update else ()), *(own if source.mirror else [])]
     lines = [
         f"mkdir -p {PLACE}/lists/partial {PLACE}/cache/archives/partial",
         f"finish() {{ rm -f {_POLICY}; [ ! -e {_POLICY}.emi ] || mv {_POLICY}.emi {_POLICY}; }}",

@@ -103,6 +103,8 @@ class Packages(GuestStep[PackagesOptions]):
             wrong.append(f"`mirror` must be a URL, not {options.mirror!r}")
         if options.repository and not (_URL.fullmatch(options.repository) or _LINE.fullmatch(options.repository)):
             wrong.append(f"`repository` must be a URL or a line of apt's (deb URL …), not {options.repository!r}")
+        if len({posixpath.basename(name) for name in options.files}) < len(options.files):
+            wrong.append("two of `files` have the same name")
         wrong += [_wrong_file(name) for name in (*options.files, *([options.key] if options.key else []))]
         return list(filter(None, wrong))
 
@@ -146,6 +148,7 @@ class Packages(GuestStep[PackagesOptions]):
             limit=options.limit,
             network=self.network(options),
             shown=True,
+            secret=_secrets(source.given),
         )
         leave = [] if options.keep or not source.given else [managers.repository_path(manager, source), key]
         after = Remove(paths=(PLACE, *filter(None, leave)))
@@ -256,5 +259,12 @@ def _told(manager: str, job: Job, options: PackagesOptions) -> str:
     said += [f"installed {', '.join(names)}"] if names else []
     kernels = managers.kernels(job.install)
     warned = f"; {', '.join(kernels)} is a kernel, whose initramfs takes minutes to make" if kernels else ""
-    source = options.mirror or options.repository
+    source = options.mirror or options.repository or ""
+    for secret in _secrets(source):
+        source = source.replace(secret, "***")
     return f"{manager}: {'; '.join(said)}" + (f" from {source}" if source else "") + warned
+
+
+def _secrets(source: str) -> tuple[str, ...]:
+    """Return the credentials in a URL."""
+    return tuple(re.findall(r"://([^/@\s]+)@", source))

@@ -114,6 +114,12 @@ def test_its_words_in_their_order(manager, job, source, expected):
     proc.run(["sh", "-n"], stdin=text.encode())
 
 
+@pytest.mark.parametrize("update", [True, False])
+def test_apts_lists_are_the_guests_own_unless_they_are_read_anew(update):
+    text = script("apt", Job(install=("a",), update=update), Source())
+    assert ("Dir::State::lists" in text) is update
+
+
 @pytest.mark.parametrize("manager", MANAGERS)
 def test_nothing_of_a_name_is_for_the_shell(manager):
     job = Job(install=("$(touch /x)",), remove=("`y`",), files=("/p/z;z",))

@@ -98,6 +98,13 @@ def test_rpm_is_asked_by_the_command():
     assert b"for name in curl; do" in command.script
 
 
+def test_credentials_of_a_url_are_not_told():
+    edits = decided(install=("nano",), mirror="https://user:pass@mirror.example/debian")
+    (command,) = [edit for edit in edits if isinstance(edit, Command)]
+    assert command.why == "apt: installed nano from https://***@mirror.example/debian"
+    assert command.secret == ("user:pass",)
+
+
 def test_a_kernel_is_warned_of():
     edits = decided(install=("linux-image-amd64",), network=True)
     assert any("is a kernel, whose initramfs takes minutes" in str(edit) for edit in edits)
@@ -150,6 +157,7 @@ def test_what_cannot_be_says_why_and_what_to_do(guest, options, expected):
         ({"install": ("a",), "mirror": "mirror.example"}, "`mirror` must be a URL"),
         ({"files": ("/etc/a.deb",)}, "is not a path inside"),
         ({"files": ("../a.deb",)}, "is not a path inside"),
+        ({"files": ("a/x.deb", "b/x.deb")}, "two of `files` have the same name"),
         ({"files": ("-oa.deb",)}, "is no name of a package or key file"),
         ({"install": ("g++", "libstdc++6", "a=1:2~rc+1", "b:i386", "c/backports"), "mirror": HTTP}, None),
         ({"remove": ("a",), "purge": True}, None),
