@@ -129,6 +129,11 @@ class GuestError(EmiError):
     exit_code = 6
     advice = "`emi inspect IMAGE` shows its partitions, filesystems and labels; `emi doctor` tests the appliance."
 
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: float = 0) -> None:
+        # It may quote names of the guest, which can hold anything: what steers a terminal, what no file can be told.
+        plain = (char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in message)
+        super().__init__("".join(plain), hint=hint, retry_after=retry_after)
+
 
 class LintFailed(GuestError):
     """Lint found in the image what keeps it from booting, or leaks out of it: see the message, or the list above it."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from builder.image.identity import printable
 from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
 
 
@@ -102,5 +103,6 @@ class StepProgress:
         self.watch(StepAdvanced(step=self.step, count=count))
 
     def note(self, text: str) -> None:
-        """Announce a note."""
-        self.watch(StepNote(step=self.step, text=text))
+        """Announce a note, on one line: it may quote names of a guest, which can hold anything."""
+        line = " ".join(text.expandtabs().splitlines())
+        self.watch(StepNote(step=self.step, text=printable(line)))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
+from builder.errors import GuestError
 from pipelines.artifact import MachineImage
-from pipelines.events import RunStarted, StepAdvanced, StepFinished, StepNote, StepStarted, StepTotal
-from pipelines.ui import TerminalWatcher
+from pipelines.events import RunStarted, StepAdvanced, StepFinished, StepNote, StepProgress, StepStarted, StepTotal
+from pipelines.ui import TerminalWatcher, complain
 
 NAME = "image [x] a[/b] [bold]"  # EC2 takes it as an image's name; rich would take it for markup
 STEPS = ["register"]
@@ -41,3 +43,16 @@ def test_a_long_note_leaves_rate_and_size_whole() -> None:
     watch.close()
     assert "75.0/150.0 MiB" in screen.getvalue()
     assert "waiting for s" in screen.getvalue()
+
+
+HOSTILE = "/boot/\x1b[2J\x07\udcff\u202ex"  # a name in a guest, as os.fsdecode makes it
+
+
+def test_a_guests_names_do_not_steer_the_terminal_nor_end_the_run(capfd: pytest.CaptureFixture[str]) -> None:
+    notes: list[StepNote] = []
+    StepProgress("kernel", notes.append).note(f"{HOSTILE}\nsecond\tline")
+    assert [note.text for note in notes] == ["/boot/\ufffd[2J\ufffd\ufffd\ufffdx second  line"]
+    complain(GuestError(f"{HOSTILE}:\n\tgone"))
+    said = capfd.readouterr().err
+    assert "/boot/\ufffd[2J\ufffd\ufffd\ufffdx:\n" in said
+    assert "\x1b[2J" not in said
