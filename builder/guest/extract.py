@@ -157,7 +157,10 @@ class _Search:
         found = self._at(device, subvolume)
         self._progress.note(f"the root is {found.title}{f', subvolume {printable(subvolume)}' if subvolume else ''}")
         if left:
-            self._progress.note(f"its fstab mounts {left} from elsewhere on the disk, which stays behind")
+            self._progress.note(
+                f"its fstab mounts {left} from elsewhere on the disk, which stays behind; `fstab` with `alone: true` "
+                "comments that out"
+            )
         return found
 
     def _left_behind(self, disk: Disk) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import GuestError, InputError
+from builder.guest import fstab
 from builder.guest.edits import Unchanged
 from builder.guest.extract import Extracted, extract
 from builder.guest.guest import Guest
@@ -22,6 +23,8 @@ from pipelines.steps.label import Label, LabelOptions
 MIB = 1 << 20
 FSTAB = b"# made by the installer\n{spec}\t/\t{type}\tdefaults\t0 1\nproc\t/proc\tproc\tdefaults\t0 0\n"
 UUID = "5f7a3c2e-9d41-4c0b-8a57-2f1f0e6c9b11"
+BOOT, SWAP = "6a7a3c2e-9d41-4c0b-8a57-2f1f0e6c9b12", "7b7a3c2e-9d41-4c0b-8a57-2f1f0e6c9b13"
+BESIDE = f"UUID={BOOT} /boot ext3 defaults 0 2\nUUID={SWAP} none swap sw 0 0\n"
 
 
 def tree(kind: str = "ext4", spec: str = f"UUID={UUID}") -> dict:
@@ -47,9 +50,11 @@ class Layouts:
         return self.disks.mbr("d.raw", [self.root()]), (MIB, 32 * MIB)
 
     def swap_first_boot_apart_root_logical(self) -> tuple[Path, tuple[int, int]]:
-        primary = [self.part(type="swap", size=8, code="82"), self.part(type="ext3", size=16, files={"vmlinuz": b"k"})]
-        disk = self.disks.mbr("d.raw", primary, [self.part(type="ext2", size=4), self.root(spec="/dev/sda6")])
-        return disk, (31 * MIB, 32 * MIB)
+        swap = self.part(type="swap", size=8, code="82", uuid=SWAP)
+        boot = self.part(type="ext3", size=16, uuid=BOOT, files={"vmlinuz": b"k"})
+        root = self.root(spec="/dev/sda6")
+        root.files["etc/fstab"] += BESIDE.encode()
+        return self.disks.mbr("d.raw", [swap, boot], [self.part(type="ext2", size=4), root]), (31 * MIB, 32 * MIB)
 
     def gpt(self) -> tuple[Path, tuple[int, int]]:
         esp = self.part(type="vfat", size=34, code="ef00", files={"EFI/x": b""})
@@ -160,12 +165,14 @@ def label_and_name(root: Layer, appliance, target: Path, layout: str) -> None:
         guest = Guest(appliance)
         assert guest.root == "/dev/sda"
         assert guest.read("/etc/marker") == b"this is the root\n"
-        for step, options in ((Label(), LabelOptions(label="new")), (Fstab(), FstabOptions())):
+        for step, options in ((Label(), LabelOptions(label="new")), (Fstab(), FstabOptions(alone=True))):
             edits = step.edits(options, guest, {})
             assert not isinstance(edits, Unchanged)
             for edit in edits:
                 guest.apply(edit)
             assert isinstance(step.edits(options, guest, {}), Unchanged)
+        entries = [line.entry for line in fstab.parse(guest.read("/etc/fstab")) if line.entry]
+        assert [(entry.spec, entry.mount_point) for entry in entries] == [("LABEL=new", "/"), ("proc", "/proc")]
         lines = guest.read("/etc/fstab").splitlines()
         assert lines[1].split()[:2] == [b"LABEL=new", b"/"]
         assert (lines[0], lines[2]) == (b"# made by the installer", b"proc\t/proc\tproc\tdefaults\t0 0")
