@@ -24,7 +24,7 @@ from pipelines.steps.packages import Packages, PackagesOptions
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(1800)]
 
 STEP = Packages()
-POSTINST = '#!/bin/sh\nset -e\nsh /usr/sbin/policy-rc.d; echo "policy says $?"\ninvoke-rc.d emi-hello start\n'
+POSTINST = '#!/bin/sh\nset -e\nsh /usr/sbin/policy-rc.d || echo "policy says $?"\ninvoke-rc.d emi-hello start\n'
 SERVICE = """#!/bin/sh
 ### BEGIN INIT INFO
 # Provides: emi-hello
