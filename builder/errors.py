@@ -31,7 +31,11 @@ with `raise … from`. The page docs/errors.md is generated from this file.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+# Names and words of an untrusted image come into messages: what steers a terminal, and what no encoding can write.
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class EmiError(Exception):
@@ -42,8 +46,8 @@ class EmiError(Exception):
     advice: ClassVar[str] = "Run the same command again with --json for every detail."
 
     def __init__(self, message: str, *, hint: str | None = None, retry_after: float = 0) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _UNFIT.sub("\N{REPLACEMENT CHARACTER}", message)
+        super().__init__(self.message)
         self.hint = hint or self.advice
         self.retry_after = retry_after  # seconds the other side asked us to wait before a retry (HTTP's Retry-After)
 

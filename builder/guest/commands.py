@@ -13,7 +13,7 @@ _KEPT = 64 << 10  # bytes of output: a libguestfs message holds 4 MiB, and a per
 _TOLD = 12  # lines of a failed command's output that go into the error
 _SCRIPT = "/.emi-command"
 _OUTPUT = "/.emi-output"
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _ENVIRONMENT = (
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", "/root"),
