@@ -295,10 +295,10 @@ def ten(image: Path, place: Path) -> bool:
     every = [timed([*customize, by_one.path, *each], **hv) for each in words]
     check(by_one, "ten virt-customize calls")
     print(f"  ten virt-customize calls            {launches(notes):8}{sum(every):13.1f}")
-    print(f"  emi run, with a download and a store that the others have not: {whole / one:.2f} of one call, "
-          f"{whole / sum(every):.2f} of ten")  # fmt: skip
+    single = sum(every)
+    print(f"  emi run, with a download and a store besides: {whole / one:.2f} of one call, {whole / single:.2f} of ten")
     print(
-        f"  its guest steps, the launch beside the download: {inside / one:.2f} of one, {inside / sum(every):.2f} of ten"
+        f"  its guest steps, launched beside the download: {inside / one:.2f} of one call, {inside / single:.2f} of ten"
     )
     shutil.rmtree(home)
     return ours == 1
