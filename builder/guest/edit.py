@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.guest import overlay
-from builder.guest.edits import Command, CopyOut, Edit, Unchanged
+from builder.guest import overlay, sparsify
+from builder.guest.edits import Command, CopyOut, Edit, GiveBack, Unchanged
 from builder.guest.facts import GuestFacts
 from builder.guest.guest import NO_EXCHANGE, Exchange, Guest
 from builder.guest.overlay import Layer
@@ -90,14 +90,18 @@ def _run(guest: Guest, plan: Plan, progress: Progress) -> Outcome:
     decided = plan.decide(guest)
     if isinstance(decided, Unchanged):
         return Outcome(why=decided.why)
-    shown = []
+    made, shown, idle = [], [], "nothing to do"
     for edit in decided:
         if isinstance(edit, Command):
             progress.note(f"{edit.why} (at most {edit.limit:g} s)")
         output = guest.apply(edit)
+        if isinstance(edit, GiveBack) and output.startswith(sparsify.NOTHING):
+            idle = output  # which shows only when it was tried
+            continue
+        made.append(edit)
         if output and (not isinstance(edit, Command) or edit.shown):
             shown.append(output)
-    return Outcome(edits=tuple(decided), why="" if decided else "nothing to do", output="\n".join(shown))
+    return Outcome(edits=tuple(made), why="" if made else idle, output="\n".join(shown))
 
 
 def _changes(outcome: Outcome) -> bool:

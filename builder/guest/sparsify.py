@@ -17,6 +17,7 @@ from builder.units import format_size
 
 TRIMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "vfat")
 LVM = "LVM2_member"
+NOTHING = "nothing to gain"  # how its report begins then
 
 _LIMIT = 3600.0  # seconds for one filesystem
 # A swap's header lies in its first page, whose size is the machine's that made it: at most 64 KiB.
@@ -37,9 +38,7 @@ def give_back(session: Session, disk: Disk) -> str:
     if any(found.type == LVM for found in disk.filesystems.values()):
         told += [_free_space(session, group) for group in session.call("vgs")]
     after = _data(session)
-    gained = (
-        f"gave back {format_size(before - after)} of {format_size(before)}" if before > after else "nothing to gain"
-    )
+    gained = f"gave back {format_size(before - after)} of {format_size(before)}" if before > after else NOTHING
     return "; ".join([gained, *filter(None, told)])
 
 

@@ -142,7 +142,9 @@ def _filling(layout: Layout, slot: Slot, disk: int) -> int:
 
 def _is_filled(slot: Slot) -> bool:
     """Say whether the filesystem takes its partition, as far as one can know and do something about it."""
-    return slot.filesystem not in GROWS or not slot.filled or slot.filled > slot.size - _LEFT_OVER
+    # LVM leaves the old size in its label when it grows.
+    told = slot.filesystem in GROWS and slot.filesystem != LVM and slot.filled > 0
+    return not told or slot.filled > slot.size - _LEFT_OVER
 
 
 def _require_shrinkable(slot: Slot) -> None:
