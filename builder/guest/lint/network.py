@@ -35,6 +35,9 @@ _MAC_SETTING = re.compile(
 _LINKS = ("/etc/systemd/network/*.link",)
 _RULES = ("/etc/udev/rules.d/*.rules",)
 _BUS_NAME = re.compile(r"\b(en(?:o\d+|s\d+(?:f\d+)?(?:np\d+)?|p\d+s\d+(?:f\d+)?\w*|x[0-9a-f]{12})|eth[1-9])\b")
+_ANY_CARD = re.compile(  # by pattern or kind: netplan, ifupdown, networkd, NetworkManager
+    r"\s*(?:name\s*:\s*[\"']?\w*\*|(?:auto|allow-\w+|iface)\s+/|Name\s*=.*\*|Type\s*=\s*ether|multi-connect\s*=\s*[23])"
+)
 _NAMED = re.compile(r"\s*(?:(?:auto|allow-hotplug|iface)\s|DEVICE\s*=|Name\s*=|interface-name\s*=|en\w+\s*:\s*$)")
 
 
@@ -98,9 +101,12 @@ def fixed_mac(subject: Subject) -> Iterator[Found]:
 def bus_bound_name(subject: Subject) -> Iterator[Found]:
     """The network is configured for a card by a name that tells where it sat in the machine of the build.
 
-    ens3 there is ens5 on EC2 and eth0 elsewhere. Source: systemd.net-naming-scheme(7).
+    ens3 there is ens5 on EC2 and eth0 elsewhere. It does no harm beside a configuration for any card. Source:
+    systemd.net-naming-scheme(7).
     """
     if cloudinit.writes_network(subject.facts):
+        return
+    if any(_ANY_CARD.match(line) for _, _, line in subject.lines(*_CONFIGS)):
         return
     for path, number, line in subject.lines(*_CONFIGS):
         name = _BUS_NAME.search(line)

@@ -61,6 +61,9 @@ FILES: Mapping[str, bytes | str] = {
     "/etc/resolv.conf": "../run/systemd/resolve/stub-resolv.conf",
     "/etc/passwd": b"root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/:/usr/sbin/nologin\n",
     "/etc/shadow": b"root:*:19000:0:99999:7:::\ndaemon:*:19000:0:99999:7:::\n",
+    "/etc/group": b"root:x:0:\ndaemon:x:1:\n",
+    "/usr/sbin/netplan": b"#!/usr/bin/python3\n",
+    "/etc/netplan/": b"",
     "/etc/ssh/sshd_config": b"Include /etc/ssh/sshd_config.d/*.conf\nKbdInteractiveAuthentication no\nUsePAM yes\n",
     "/etc/cloud/cloud.cfg": b"ssh_pwauth: false\ndisable_root: true\n"
     b"system_info: {default_user: {name: debian, sudo: ['ALL=(ALL) NOPASSWD:ALL']}}\n",

@@ -24,8 +24,14 @@ INITRD = f"/boot/initrd.img-{VERSION}"
 LINUX = f"linux /boot/vmlinuz-{VERSION} root=LABEL=rootfs ro"
 KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n"
 NO_CLOUD_NETWORK = {"/etc/cloud/cloud.cfg.d/99-net.cfg": b"network: {config: disabled}\n"}
+CONTEXTS = "/etc/selinux/targeted/contexts/files/file_contexts"
+RELABEL = "/usr/lib/systemd/system/selinux-autorelabel.service"
 POLICY = "/etc/selinux/targeted/policy/policy.33"
 LABELS = {(path, "security.selinux"): b"system_u:object_r:etc_t:s0" for path in guests.FILES if "shadow" not in path}
+NETPLAN = (
+    b"network:\n  ethernets:\n    eth0:\n      match:\n        macaddress: '00:16:3e:01:02:03'\n      dhcp4: true\n"
+)
+POLICIES = dict.fromkeys((POLICY, CONTEXTS, RELABEL), b"x")
 UDEV = "/etc/udev/rules.d/70-persistent-net.rules"
 DHCP = NO_CLOUD_NETWORK | {"/etc/network/interfaces": b"auto eth0\niface eth0 inet dhcp\n"}
 SSH = {"/etc/cloud/cloud.cfg": b"ssh_pwauth: true\n", "/etc/ssh/sshd_config": b"PermitRootLogin yes\n"}
@@ -134,8 +140,8 @@ BREAKS = [
      "error", "MAC", f"{UDEV}:2"),
     ("fixed-mac", "aws", broken({"/etc/sysconfig/network-scripts/ifcfg-eth0": b"HWADDR=00:16:3E:01:02:03\n"}), "error",
      "MAC", "/etc/sysconfig/network-scripts/ifcfg-eth0:1"),
-    ("fixed-mac", "aws", broken({"/etc/netplan/01.yaml": b"      match:\n        macaddress: '00:16:3e:01:02:03'\n"}),
-     "error", "MAC", "/etc/netplan/01.yaml:2"),
+    ("fixed-mac", "aws", broken({"/etc/netplan/01.yaml": NETPLAN}),
+     "error", "MAC", "/etc/netplan/01.yaml:5"),
     ("bus-bound-name", "aws", broken(DHCP | {"/etc/network/interfaces": b"auto ens3\niface ens3 inet dhcp\n"}),
      "warning", "the card ens3", "/etc/network/interfaces:1"),
     ("static-resolver", "aws", broken({"/etc/resolv.conf": b"search lab\nnameserver 192.168.7.1\n"}), "warning",
@@ -208,7 +214,7 @@ BREAKS = [
     ("no-time-service", "aws", broken({"/usr/sbin/chronyd": None}), "note", "its clock", "/usr/sbin/chronyd"),
     ("selinux-without-policy", "aws", broken({"/etc/selinux/config": b"SELINUX=enforcing\nSELINUXTYPE=targeted\n"}),
      "error", "targeted is not installed", "/etc/selinux/config"),
-    ("selinux-unlabelled", "aws", broken({"/etc/selinux/config": b"SELINUX=enforcing\n", POLICY: b"x"},
+    ("selinux-unlabelled", "aws", broken({"/etc/selinux/config": b"SELINUX=enforcing\n", **POLICIES},
      attributes=LABELS),
      "error", "/etc/shadow has no label", "/etc/shadow"),
     ("selinux-relabel-pending", "aws", broken({"/etc/selinux/config": b"SELINUX=permissive\n", "/.autorelabel": b""}),

@@ -1,0 +1,89 @@
+"""What `emi lint --fix` prints mends what was found: the steps are applied, and the rule finds nothing any more."""
+
+from __future__ import annotations
+
+import importlib.util
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder.guest.edits import (
+    Command,
+    MakeDirectory,
+    MakeLink,
+    Remove,
+    SetAttributes,
+    SetLabel,
+    Truncate,
+    Unchanged,
+    WriteFile,
+)
+from builder.guest.facts import KnownFacts, Stat
+from builder.guest.lint.lint import RULES, lint
+from builder.guest.lint.mending import as_yaml
+from pipelines import kinds
+from pipelines.recipe import load
+
+HERE = Path(__file__).parents[1] / "builder/guest/lint"
+HEAD = "name: mended\nsteps:\n  - download: {url: 'https://images.example/x.qcow2', checksum: 'sha256:%s'}\n" % (
+    "0" * 64
+)
+# These run the guest's own programs, which plain values cannot.
+_PROGRAMS = {"packages", "initramfs"}
+
+spec = importlib.util.spec_from_file_location("test_rules", HERE / "test_rules.py")
+rules = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(rules)
+MENDED = {
+    f"{number}-{row[0]}": row
+    for number, row in enumerate(rules.BREAKS)
+    if RULES[row[0]].mended_by and not _PROGRAMS & set(RULES[row[0]].mended_by)
+}
+
+
+def applied(facts: KnownFacts, edit) -> KnownFacts:
+    """Return the guest after an edit."""
+    files, stats = dict(facts.files), dict(facts.stats)
+    match edit:
+        case WriteFile(path=path, data=data):
+            files[path] = data
+        case MakeLink(path=path, target=target):
+            files[path] = target
+        case Remove(paths=paths):
+            files = {
+                path: data
+                for path, data in files.items()
+                if not any(path == gone or path.startswith(f"{gone}/") for gone in paths)
+            }
+        case Truncate(paths=paths):
+            files |= dict.fromkeys(paths, b"")
+        case SetLabel(device=device, label=label):
+            labelled = [replace(one, label=label) if one.device == device else one for one in facts.filesystems]
+            return replace(facts, filesystems=tuple(labelled))
+        case MakeDirectory(path=path):
+            stats[path] = Stat(mode=stat.S_IFDIR | 0o755)
+        case SetAttributes():
+            pass
+        case Command():
+            raise AssertionError(edit)
+        case _:
+            raise AssertionError(edit)
+    return replace(facts, files=files, stats=stats)
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_the_steps_mend_what_was_found(tmp_path, name):
+    rule, target, facts, *_ = MENDED[name]
+    found = [one for one in lint(facts, target) if one.rule == rule]
+    mended = [one for one in found if one.mends]
+    path = tmp_path / "mended.yaml"
+    path.write_text(HEAD + "".join(f"  {line}\n" for line in as_yaml(found).splitlines()))
+    for item in load(path).steps[1:]:
+        edits = kinds.load(item.kind).edits(item.options, facts, {})
+        assert not isinstance(edits, Unchanged), edits
+        for edit in edits:
+            facts = applied(facts, edit)
+    left = [one for one in lint(facts, target) if one.rule == rule]
+    assert [one for one in left if (one.where, one.what) in {(each.where, each.what) for each in mended}] == []
