@@ -123,11 +123,11 @@ def long_boot_menu(subject: Subject) -> Iterator[Found]:
         if "/grub" not in path:
             continue
         found = [
-            (number, line, int(m[1])) for _, number, line in subject.lines(path) if (m := _TIMEOUT.match(line.strip()))
+            (int(m[1]), number, line) for number, line in _menu(subject, path) if (m := _TIMEOUT.match(line.strip()))
         ]
         if not found:
             continue
-        number, line, seconds = found[-1]  # those before it are of branches: after a failed boot it is longer
+        seconds, number, line = min(found)  # longer ones are of branches: after a failed boot, or shown once
         if seconds < 0 or seconds > _LONG:
             yield Found(
                 severity="error" if seconds < 0 else "warning",
@@ -136,6 +136,13 @@ def long_boot_menu(subject: Subject) -> Iterator[Found]:
                 quote=line,
                 mends=(Mend(step="grub", options={"timeout": 1}),),
             )
+
+
+def _menu(subject: Subject, path: str) -> Sequence[tuple[int, str]]:
+    """Return the numbered lines that set a boot menu up: in a grub.cfg those of 00_header, where it is marked."""
+    lines = [(number, line) for number, line in enumerate(subject.facts.text(path).splitlines(), 1)]
+    marks = [number for number, line in lines if re.match(r"### (?:BEGIN|END) /etc/grub.d/00_header", line)]
+    return lines[marks[0] : marks[1]] if len(marks) == 2 else lines
 
 
 def quiet_boot(subject: Subject) -> Iterator[Found]:

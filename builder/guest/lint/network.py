@@ -22,7 +22,7 @@ _DHCP = re.compile(
 )
 _STATIC = re.compile(
     r"\s*(?:IPADDR\d*\s*=\s*[\"']?\d|address\d*\s*[= ]\s*\d+\.|Address\s*=\s*\d+\.|-\s*[\"']?\d+\.\d+\.\d+\.\d+/\d+"
-    r"|addresses\s*:\s*\[\s*[\"']?\d+\.)",
+    r"|addresses\s*:\s*\[\s*[\"']?\d+\.[\d.]+/)",
     re.IGNORECASE,
 )
 _MAC = r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}"

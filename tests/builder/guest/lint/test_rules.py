@@ -303,6 +303,57 @@ def test_an_empty_history_is_none():
     assert lint(broken(stats={"/root/.bash_history": Stat(mode=0o120777)}), "aws") == ()
 
 
+FEDORA = """### BEGIN /etc/grub.d/00_header ###
+if [ x$feature_timeout_style = xy ] ; then
+  set timeout=%d
+else
+  set timeout=%d
+fi
+### END /etc/grub.d/00_header ###
+### BEGIN /etc/grub.d/12_menu_auto_hide ###
+  set timeout=1
+### END /etc/grub.d/12_menu_auto_hide ###
+### BEGIN /etc/grub.d/14_menu_show_once ###
+  set timeout=60
+"""
+UBUNTU = "if recordfail\n  set timeout=30\nelse\n  set timeout=0\nfi"
+
+
+@pytest.mark.parametrize(
+    ("head", "found"), [(UBUNTU, []), (FEDORA % (5, 5), []), (FEDORA % (45, 45), ["waits 45 s"]), ("set timeout=x", [])]
+)
+def test_timeouts_of_branches_do_not_count(head, found):
+    told = lint(broken(grub(f"{LINUX} console=ttyS0", head)), "aws")
+    assert [finding.what.removeprefix("the boot menu ") for finding in told] == found
+
+
+NOT_THE_RULES = [
+    {"/etc/netplan/01.yaml": b"network:\n  ethernets:\n    a:\n      nameservers:\n        addresses: [8.8.8.8]\n"},
+    {"/etc/network/interfaces": b"auto lo\niface lo inet loopback\n  address 127.0.0.1\n"},
+    {"/etc/yum.repos.d/x.repo": b"[x]\nbaseurl=https://x.example/\ngpgkey=file:///etc/pki/rpm-gpg/x\n"},
+    {"/etc/machine-id": b"uninitialized\n"},
+    {"/etc/adjtime": b"0.0 0 0.0\n0\nUTC\n"},
+    {"/etc/apt/apt.conf.d/50x": b'Acquire::http::Proxy-Auto-Detect "/usr/bin/x";\n// Acquire::http::Proxy "x";\n'},
+    {"/root/.ssh/authorized_keys": b"\n# none\n"},
+    {"/root/.ssh/known_hosts": b"x ssh-rsa AAAA\n"},
+    {"/root/.npmrc": b"fund=false\n"},
+    {"/etc/sudoers.d/x": b"# me ALL=(ALL) NOPASSWD: ALL\n%sudo ALL=(ALL) NOPASSWD: ALL\n"},
+    {"/etc/shadow": b"root:!unprovisioned:1::::::\ndaemon:*:1::::::\n"},
+    {"/etc/ssl/private/README": b"keys go here\n"},
+    {"/etc/udev/rules.d/70-persistent-net.rules": b"# This file was automatically generated\n"},
+    {"/etc/selinux/config": b"SELINUX=disabled\nSELINUXTYPE=targeted\n"},
+    {"/var/log/wtmp": b"", "/var/log/dpkg.log": b""},
+    {"/etc/cloud/cloud.cfg.d/90_dpkg.cfg": b"datasource_list: [ NoCloud, Ec2, None ]\n"},
+    fstab("LABEL=rootfs / ext4", "tmpfs /tmp tmpfs", "UUID=9 /x xfs nofail", "nas:/v /n nfs", "/a /b none bind"),
+    fstab("/dev/disk/by-label/rootfs / ext4", "PARTUUID=x /y ext4 noauto", "/swapfile none swap sw"),
+]
+
+
+@pytest.mark.parametrize("files", NOT_THE_RULES, ids=lambda files: next(iter(files)))
+def test_what_looks_like_a_fault_and_is_none(files):
+    assert lint(broken(files), "aws") == ()
+
+
 def test_labelled_files_are_well():
     labels = {(path, "security.selinux"): b"system_u:object_r:etc_t:s0" for path in guests.FILES}
     facts = broken({"/etc/selinux/config": b"SELINUX=enforcing\n", POLICY: b"x"}, attributes=labels)
