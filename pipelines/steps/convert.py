@@ -35,7 +35,7 @@ class ConvertStep(LocalStep[ConvertOptions]):
     The input's format is established from its own header and stated to every tool, never probed by one. Refused by
     name: a file that is no disk image (an archive, a compressed file, an error page), an image that would read other
     files (a backing file, an external data file, a parent), encryption, absurd or damaged headers. An image that
-    already is what is asked for is taken as it is.
+    already is what is asked for is taken as it is; a part of a disk, as `extract` hands it on, gets a file of its own.
     """
 
     options = ConvertOptions
