@@ -51,8 +51,8 @@ def manager(facts: GuestFacts, system: System) -> Manager | None:
     signs: Mapping[Manager, Callable[[], bool]] = {
         "NetworkManager": lambda: _enabled(facts, "NetworkManager.service"),
         "systemd-networkd": lambda: _enabled(facts, "systemd-networkd.service"),
-        "wicked": lambda: system.family == "suse" and facts.exists(_WICKED),
-        "ifcfg": lambda: facts.exists(_SCRIPTS),
+        "wicked": lambda: system.family == "suse" and _is_directory(facts, _WICKED),
+        "ifcfg": lambda: _is_directory(facts, _SCRIPTS),
         "ifupdown": lambda: ifup and facts.exists("/etc/network/interfaces"),
         "netplan": lambda: has_netplan,
     }
@@ -110,6 +110,11 @@ def dhcp(
             return [*_ifcfgs(_SCRIPTS, read, facts, names, wicked=False), *_networking(facts)]
         case "ifupdown":
             return _stanzas(read, facts, interfaces, ipv6=ipv6)
+
+
+def _is_directory(facts: GuestFacts, path: str) -> bool:
+    found = facts.stat(path)
+    return found is not None and found.is_directory
 
 
 def _enabled(facts: GuestFacts, unit: str) -> bool:

@@ -27,7 +27,8 @@ def mended(path: str, text: str, *, replace_static: bool) -> Mended:
     for name, device in ethernets.items() if isinstance(ethernets, dict) else ():
         if isinstance(device, dict):
             changes += _free(str(name), device)
-            fixed = [str(address) for address in device.get("addresses") or ()]
+            listed = device.get("addresses")
+            fixed = [str(address) for address in listed] if isinstance(listed, list) else []
             if fixed and replace_static:
                 for key in _FIXED:
                     device.pop(key, None)

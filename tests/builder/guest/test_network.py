@@ -161,7 +161,7 @@ def test_netplan(text, freed, dhcp):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# nothing\n", "network: 5\n", "network: {ethernets: {a: null, b: [1]}}\n", "- 1\n"]
+    "text", ["", "# nothing\n", "network: 5\n", "network: {ethernets: {a: null, b: [1], c: {addresses: 7}}}\n", "- 1\n"]
 )
 def test_netplan_that_says_nothing_stays_as_it_is(text):
     assert netplan.mended("/p", text, replace_static=True).text == text
