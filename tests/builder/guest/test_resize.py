@@ -217,7 +217,10 @@ def test_sectors_of_4096_bytes(on, disks, part, tmp_path):
     with open(disk, "xb") as file:
         file.truncate(40 * MIB)
     proc.run(["fdisk", "-b", "4096", disk], stdin=b"g\nn\n\n256\n+4M\nn\n\n2048\n+24M\nw\n")
-    disks.copy(disks.filesystem(tmp_path / "root", part(type="ext4", size=24, files=OS)), disk, 2048 * 8)
+    # Of 4 KiB blocks, as nothing smaller can be mounted there; so small a filesystem has smaller ones by itself.
+    root = disks.filesystem(tmp_path / "root", part(type="ext4", size=24, files=OS))
+    proc.run(["mkfs.ext4", "-q", "-F", "-b", "4096", "-d", tmp_path / "root.tree", root])
+    disks.copy(root, disk, 2048 * 8)
     resized = on(disk)
     assert resized(disk=64 * MIB) == "partition 2 (ext4): 24 MiB -> 55 MiB; disk: 40 MiB -> 64 MiB"
     resized(disk=48 * MIB)
