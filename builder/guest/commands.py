@@ -64,6 +64,7 @@ def run(session: Session, command: Command) -> str:
         session.call("rm_f", path)
     output, status = _understood(said, command.secret)
     if status != "0":
+        session.require_written()  # if not, that is why
         last = "\n".join(output.splitlines()[-_TOLD:])
         raise GuestError(f"{command.why}: {_ending(session, body, status)}" + (f", after\n{last}" if last else ""))
     return output

@@ -11,6 +11,7 @@ it wrote to is scratch. What a hang of the appliance leaves: nothing; we kill it
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import shutil
 import signal
@@ -35,6 +36,8 @@ DEVICE = "/dev/sda"  # the image's name in the appliance: it takes the place of 
 _LAUNCH_LIMIT = 300.0  # seconds: 8 under TCG here, and 30 where cores are shared and the appliance is built first
 _CALL_LIMIT = 120.0  # seconds without an answer after which the appliance is taken to hang
 _PLUG_LIMIT = 60.0
+# As qemu, which never sets its locale, says it; its `nospace` is not told under werror=report.
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 _PLACEHOLDER = 1 << 20  # bytes; libguestfs launches with no fewer than one disk
 
 
@@ -146,7 +149,7 @@ class Session:
         """
         self._unplug()
         self._talk().execute("blockdev-del", {"node-name": "image"})
-        self._raise_write_errors()
+        self.require_written()
 
     def resize(self, size: int) -> None:
         """Give the image that is plugged in another virtual size, in bytes; everything of it is unmounted for it.
@@ -200,7 +203,7 @@ class Session:
             self._kill()
             raise GuestError(f"the appliance did not answer {name} within {limit:g} s and was ended") from None
         except (RuntimeError, OSError, ValueError) as error:
-            self._raise_write_errors()
+            self.require_written()
             raise GuestError(f"{name} failed in the guest: {_first_line(error)}") from error
         finally:
             self.seconds[name] += time.monotonic() - began
@@ -278,13 +281,14 @@ class Session:
             time.sleep(0.01)
         raise GuestError(f"{what} after {_PLUG_LIMIT:g} s")
 
-    def _raise_write_errors(self) -> None:
+    def require_written(self) -> None:
+        """Return if every write to the image has succeeded so far. Raises DiskFull or ToolFailed."""
         if self._monitor is None:
             return
         with suppress(GuestError):  # dead or not: what it said before is there to read
             self._monitor.execute("query-status")
         failed = [event["data"] for event in self._monitor.events if event["event"] == "BLOCK_IO_ERROR"]
-        if any(event.get("nospace") for event in failed):
+        if any(event.get("reason") in _FULL for event in failed):
             raise DiskFull("no space left for the image's overlay while its guest was edited")
         if failed:
             raise ToolFailed(f"qemu could not {failed[0].get('operation')} the image: {failed[0].get('reason')}")

@@ -186,7 +186,11 @@ def _written(entry: Entry, facts: GuestFacts) -> FileEdit | None:
     data = _content(entry)
     there = _file_there(entry.path, facts)
     mode, owner = _mode(entry), _owner(entry, facts, there)
-    if there is None or there.size != len(data) or _sha256(facts, entry.path) != hashlib.sha256(data).hexdigest():
+    if (
+        there is None
+        or there.size != len(data)
+        or _sha256(facts, entry.path, len(data)) != hashlib.sha256(data).hexdigest()
+    ):
         return WriteFile(path=entry.path, data=data, mode=mode, owner=owner)
     return _set(entry.path, there, mode, owner)
 
@@ -297,12 +301,12 @@ def _set(path: str, there: Stat, mode: int | None, owner: Owner | None) -> FileE
 
 
 def _same(path: str, there: Stat | None, facts: GuestFacts, pinned: Mapping[str, Any]) -> bool:
-    return there is not None and there.size == pinned["size"] and _sha256(facts, path) == pinned["sha256"]
+    return there is not None and there.size == pinned["size"] and _sha256(facts, path, there.size) == pinned["sha256"]
 
 
-def _sha256(facts: GuestFacts, path: str) -> str:
+def _sha256(facts: GuestFacts, path: str, size: int) -> str:
     digest = hashlib.sha256()
-    for piece in facts.stream(path) or ():
+    for piece in facts.stream(path, limit=size) or ():
         digest.update(piece)
     return digest.hexdigest()
 
