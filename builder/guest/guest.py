@@ -296,8 +296,11 @@ class Guest(GuestFacts):
         for name in self._call("find", top) if edit.recursive else ():
             path = f"{top.rstrip('/')}/{name.lstrip('/')}"
             found = self.disk.lstat(path)
-            if found and not found.is_link:
-                self._attributes(path, edit.mode, edit.owner)
+            if found is None or found.is_link:
+                continue
+            owner = None if edit.owner == (found.uid, found.gid) else edit.owner
+            if owner or edit.mode != found.permissions:
+                self._attributes(path, edit.mode, owner)
         return ""
 
     def _attributes(self, path: str, mode: int | None, owner: tuple[int, int] | None) -> None:

@@ -86,7 +86,8 @@ class Files(GuestStep[FilesOptions]):
     Each entry is compared with the guest first, and what is so already is left alone. A symbolic link at a path that is
     written to is followed, within the guest. Files come from the recipe's directory only; a link there that leads out
     of it is refused. Of a copied directory nothing is deleted that the guest has beside it. Users and groups are looked
-    up in the guest's /etc/passwd and /etc/group, as they are when the step begins.
+    up in the guest's /etc/passwd and /etc/group, as they are when the step begins. As in all of a recipe, a brace in
+    `content` is written twice; in a file that is copied in it is not.
     """
 
     options = FilesOptions

@@ -55,7 +55,8 @@ class Run(GuestStep[RunOptions]):
     It runs as root, with the root directory as its working directory, everything of the guest's /etc/fstab on this disk
     mounted, and nothing to read from standard input. Its output is shown, the last 64 KiB. Any exit status but 0 fails
     the run, and so does `limit`; nothing of the image is kept then. Processes that it leaves behind are ended with it.
-    A guest for another kind of processor than this machine's cannot run anything.
+    A guest for another kind of processor than this machine's cannot run anything. As in all of a recipe, a brace is
+    written twice: `${{HOME}}`; in a `script` it is not.
 
     Only `creates` can say that there is nothing to do: without it the command runs each time the step does, which is
     whenever the image or the recipe before it has changed.
