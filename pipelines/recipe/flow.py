@@ -176,6 +176,7 @@ class Flow:
             f"a `{name}` step"
             for name, kind in self._all()
             if issubclass(gives, kind.accepts) and issubclass(kind.returns, step.accepts) and name != draft.kind
+            if not isinstance(kind, GuestStep)  # which changes what is inside, and makes an image of a file by the way
         ]
         advice = f"; add {any_of(between)} between" if between else ""
         message = f"step `{draft.kind}` takes {_nouns(step)}, but `{source}` gives {gives.noun}{advice}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from pydantic import Field
@@ -51,14 +51,22 @@ class Rebuild(GuestStep[Any]):
         raise NotImplementedError
 
 
+class Measure(Pack):
+    """Takes an image and nothing else."""
+
+    accepts = (ImageFile,)
+
+
 class Kinds:
-    """emi's own kinds and two more."""
+    """emi's own kinds and three more."""
+
+    more: ClassVar[dict[str, type[Step[Any]]]] = {"measure": Measure, "pack": Pack, "rebuild": Rebuild}
 
     def names(self) -> tuple[str, ...]:
-        return (*BUILT_IN.names(), "pack", "rebuild")
+        return (*BUILT_IN.names(), *self.more)
 
     def load(self, kind: str) -> Step[Any]:
-        return {"pack": Pack, "rebuild": Rebuild}[kind]() if kind in ("pack", "rebuild") else BUILT_IN.load(kind)
+        return self.more[kind]() if kind in self.more else BUILT_IN.load(kind)
 
 
 Read = Callable[[str], Recipe]
@@ -259,3 +267,10 @@ def test_parts_are_fields_of_images():
     assert set(PARTS) <= ImageFile.model_fields.keys()
     assert split("a.kernel") == ("a", "kernel")
     assert split("a") == ("a", None)
+
+
+def test_what_makes_an_image_of_a_file_is_advised_and_not_every_guest_step(read):
+    with pytest.raises(RecipeError) as caught:
+        read("  - measure:\n")
+    assert "a `convert` step" in str(caught.value)
+    assert not {"`label`", "`fstab`", "`rebuild`"} & set(str(caught.value).split())
