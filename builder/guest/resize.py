@@ -12,8 +12,9 @@ from builder.errors import GuestError
 from builder.guest.disk import Disk
 from builder.guest.edits import Resize
 from builder.guest.facts import Filesystem
+from builder.guest.layout import DiskReader, read_layout
 from builder.guest.session import DEVICE, Session
-from builder.guest.table import DiskReader, read_layout, resized
+from builder.guest.table import resized
 
 EXT = ("ext2", "ext3", "ext4")
 LVM = "LVM2_member"

@@ -11,8 +11,8 @@ from pydantic import Field
 from builder.errors import GuestError
 from builder.guest.edits import Edit, Resize, Unchanged
 from builder.guest.facts import GuestFacts
+from builder.guest.layout import MIB, DiskReader, Layout, Slot, read_layout
 from builder.guest.resize import GROWS, LVM, SHRINKS
-from builder.guest.table import MIB, DiskReader, Layout, Slot, read_layout
 from builder.units import format_size
 from pipelines.step import GuestStep, Options
 from pipelines.values import Size

@@ -10,7 +10,8 @@ import pytest
 
 from builder import proc
 from builder.errors import GuestError
-from builder.guest.table import DiskReader, read_layout, resized
+from builder.guest.layout import DiskReader, read_layout
+from builder.guest.table import resized
 from builder.image.raw import RawReader
 
 MIB = 1 << 20
