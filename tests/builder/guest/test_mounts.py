@@ -27,24 +27,48 @@ tmpfs /tmp tmpfs defaults 0 0
 """
 
 
+OUTER: dict[str, bytes | str] = {
+    "etc/fstab": FSTAB,
+    "etc/os-release": "../usr/lib/os-release",
+    "bin": "usr/bin",
+    "lib": "usr/lib",
+    "lib64": "usr/lib64",
+    "linked": "/real",
+    "srv/efi": "../boot/efi",
+    "var/log": "/srv/log",
+    "boot/hidden": b"below the mount",
+}
+# What no tool of the host makes without root: a logical volume, subvolumes, empty directories.
+CALLS = (
+    ("pvcreate", "/dev/sda7"),
+    ("vgcreate", "vg-0", ["/dev/sda7"]),
+    ("lvcreate", "var-log", "vg-0", 8),
+    ("mkfs", "ext4", "/dev/vg-0/var-log"),
+    ("mount", "/dev/vg-0/var-log", "/"),
+    ("write", "/messages", b"logged\n"),
+    ("umount_all",),
+    ("mount", "/dev/sda4", "/"),
+    ("btrfs_subvolume_create", "/home"),
+    ("btrfs_subvolume_create", "/old"),
+    ("mkdir_p", "/home/alice"),
+    ("write", "/home/alice/.profile", b"mine\n"),
+    ("write", "/old/then", b""),
+    ("umount_all",),
+    ("mount", "/dev/sda1", "/"),
+    *(("mkdir_p", path) for path in ("/usr", "/home", "/srv/log", "/data/snapshots", "/real/mnt")),
+    *(("mkdir_p", path) for path in ("/dev", "/proc", "/sys", "/root")),
+    ("umount_all",),
+    ("vg_activate_all", False),
+)
+
+
 @pytest.fixture(scope="module")
 def disk(appliance, module_disks, part, runnable):
-    """A disk with everything apart, most of it made by the tools, the logical volume and subvolumes in an appliance."""
-    outer: dict[str, bytes | str] = {
-        "etc/fstab": FSTAB,
-        "etc/os-release": "../usr/lib/os-release",
-        "bin": "usr/bin",
-        "lib": "usr/lib",
-        "lib64": "usr/lib64",
-        "linked": "/real",
-        "srv/efi": "../boot/efi",
-        "var/log": "/srv/log",
-        "boot/hidden": b"below the mount",
-    }
+    """A disk with everything apart."""
     disk = module_disks.gpt(
         "apart.raw",
         [
-            part(type="ext4", size=16, label="root", files=outer),
+            part(type="ext4", size=16, label="root", files=OUTER),
             part(type="ext2", size=8, label="boot", files={"vmlinuz": b"kernel", "efi/hidden": b""}),
             part(type="vfat", size=34, label="ESP", files={"EFI/BOOT/BOOTX64.EFI": b"loader"}),
             part(type="btrfs", size=128, label="pool"),
@@ -53,42 +77,26 @@ def disk(appliance, module_disks, part, runnable):
             part(type="swap", size=16, label="pv"),
         ],
     )
-    tree = module_disks.directory / "usr"
-    shutil.copytree(runnable / "usr", tree, symlinks=True)
-    (tree / "lib/os-release").write_bytes(b"ID=debian\n")
-    usr = module_disks.directory / "usr.raw"
-    with open(usr, "xb") as file:
-        file.truncate(24 << 20)
-    proc.run(["mkfs.ext2", "-q", "-F", "-L", "usr", "-d", tree, usr])
-    starts = proc.run(["sfdisk", "-d", disk]).stdout.decode().splitlines()
-    (line,) = [line for line in starts if line.startswith(f"{disk}5 ")]
-    module_disks.copy(usr, disk, int(line.partition("start=")[2].partition(",")[0]))
+    put_usr(module_disks, disk, runnable)
     layer = module_disks.overlay(disk)
     appliance.attach(layer)
-    for name, *arguments in (
-        ("pvcreate", "/dev/sda7"),
-        ("vgcreate", "vg-0", ["/dev/sda7"]),
-        ("lvcreate", "var-log", "vg-0", 8),
-        ("mkfs", "ext4", "/dev/vg-0/var-log"),
-        ("mount", "/dev/vg-0/var-log", "/"),
-        ("write", "/messages", b"logged\n"),
-        ("umount_all",),
-        ("mount", "/dev/sda4", "/"),
-        ("btrfs_subvolume_create", "/home"),
-        ("btrfs_subvolume_create", "/old"),
-        ("mkdir_p", "/home/alice"),
-        ("write", "/home/alice/.profile", b"mine\n"),
-        ("write", "/old/then", b""),
-        ("umount_all",),
-        ("mount", "/dev/sda1", "/"),
-        *(("mkdir_p", path) for path in ("/usr", "/home", "/srv/log", "/data/snapshots", "/real/mnt")),
-        *(("mkdir_p", path) for path in ("/dev", "/proc", "/sys", "/root")),
-        ("umount_all",),
-        ("vg_activate_all", False),
-    ):
+    for name, *arguments in CALLS:
         appliance.call(name, *arguments)
     appliance.detach()
     return layer
+
+
+def put_usr(disks, disk, runnable) -> None:
+    """Put the programs on the fifth partition."""
+    tree, usr = disks.directory / "usr", disks.directory / "usr.raw"
+    shutil.copytree(runnable / "usr", tree, symlinks=True)
+    (tree / "lib/os-release").write_bytes(b"ID=debian\n")
+    with open(usr, "xb") as file:
+        file.truncate(24 << 20)
+    proc.run(["mkfs.ext2", "-q", "-F", "-L", "usr", "-d", tree, usr])
+    table = proc.run(["sfdisk", "-d", disk]).stdout.decode().splitlines()
+    (line,) = [line for line in table if line.startswith(f"{disk}5 ")]
+    disks.copy(usr, disk, int(line.partition("start=")[2].partition(",")[0]))
 
 
 @pytest.fixture
