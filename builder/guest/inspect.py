@@ -18,6 +18,7 @@ from builder.guest.drivers import GROUPS, drivers, kernels
 from builder.guest.facts import Filesystem, GuestFacts
 from builder.guest.kernels import find
 from builder.guest.os import System, read_system
+from builder.guest.passwords import lets_in, passwords
 from builder.image.identity import printable
 
 _SYSTEM_USERS = 1000  # people's accounts have this number and more (500 on EL5 and EL6), but for root
@@ -163,6 +164,7 @@ def _cloud(facts: GuestFacts) -> CloudFacts:
 
 def _users(facts: GuestFacts) -> tuple[UserFacts, ...]:
     accounts = read_accounts(facts)
+    fields = passwords(accounts)
     people = (user for user in accounts.users if user.uid == 0 or user.uid >= _SYSTEM_USERS // 2)
     return tuple(
         UserFacts(
@@ -170,7 +172,7 @@ def _users(facts: GuestFacts) -> tuple[UserFacts, ...]:
             uid=user.uid,
             home=user.home,
             shell=user.shell,
-            password=accounts.has_password(user.name),
+            password=lets_in(fields.get(user.name, "*")),
             keys=_keys(facts, user),
         )
         for user in people

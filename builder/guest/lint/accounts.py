@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 
 from builder.guest import cloudinit
-from builder.guest.accounts import NAME, Accounts, read_accounts
+from builder.guest.accounts import NAME, Accounts
 from builder.guest.lint.rule import Found, Rule, delete, install, lock
 from builder.guest.lint.subject import Subject
+from builder.guest.passwords import lets_in
 from builder.guest.sshd import sshd_settings
 
 _NOPASSWD = re.compile(r"\s*(%?[\w.@+-]+)\s+\S.*\bNOPASSWD\s*:")
@@ -21,8 +22,9 @@ def root_password(subject: Subject) -> Iterator[Found]:
     It is an error where sshd lets it in. Source: EC2 User Guide, "Recommendations for creating shared Linux AMIs:
     disable password-based remote logins for root".
     """
-    accounts = read_accounts(subject.facts)
-    if not accounts.has_password("root") or not accounts.password("root"):
+    accounts = subject.accounts
+    field = subject.passwords.get("root", "*")
+    if not lets_in(field) or not field:
         return
     reachable = _ssh_lets_root_in(subject) and _ssh_takes_passwords(subject)
     yield Found(
@@ -40,9 +42,9 @@ def empty_password(subject: Subject) -> Iterator[Found]:
 
     Source: shadow(5): an empty field; CVE-2019-5021 (Alpine's images for years).
     """
-    accounts = read_accounts(subject.facts)
+    accounts = subject.accounts
     for user in accounts.users:
-        if accounts.password(user.name) == "" and user.may_log_in:
+        if subject.passwords[user.name] == "" and user.may_log_in:
             yield Found(
                 severity="error",
                 what=f"{user.name} logs in without a password",
@@ -58,21 +60,21 @@ def user_password(subject: Subject) -> Iterator[Found]:
 
     Source: as for root-password; bots find such accounts within hours.
     """
-    accounts = read_accounts(subject.facts)
+    accounts = subject.accounts
     if not _ssh_takes_passwords(subject):
         return
     for user in accounts.users:
         if (
             user.name != "root"
             and user.may_log_in
-            and accounts.has_password(user.name)
-            and accounts.password(user.name)
+            and lets_in(subject.passwords[user.name])
+            and subject.passwords[user.name]
         ):
             yield Found(
                 severity="warning",
                 what=f"{user.name} has a password, and sshd lets passwords in",
                 where=_line(subject, accounts, user.name),
-                quote=f"{user.name}:{accounts.password(user.name)}",
+                quote=f"{user.name}:{subject.passwords[user.name]}",
                 mends=(lock(user.name),) if NAME.fullmatch(user.name) else (),
                 advice="" if NAME.fullmatch(user.name) else "Lock it with a `run` step.",
             )
@@ -83,7 +85,7 @@ def second_root(subject: Subject) -> Iterator[Found]:
 
     Source: passwd(5); a common back door.
     """
-    for user in read_accounts(subject.facts).users:
+    for user in subject.accounts.users:
         if user.uid == 0 and user.name != "root":
             yield Found(
                 severity="error",
@@ -100,7 +102,7 @@ def sudo_without_password(subject: Subject) -> Iterator[Found]:
     cloud-init writes that rule for its own user at first boot; in an image it is left from a build (vagrant, packer).
     Source: sudoers(5), NOPASSWD; packer's and vagrant's templates.
     """
-    accounts = read_accounts(subject.facts)
+    accounts = subject.accounts
     names = {user.name for user in accounts.users if user.uid and user.may_log_in}
     default = _default_user(subject)
     for path, number, line in subject.lines("/etc/sudoers", "/etc/sudoers.d/*"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from types import ModuleType
 
 from builder.errors import EmiError
@@ -30,6 +31,7 @@ GROUPS: Mapping[str, tuple[ModuleType, Sequence[Rule]]] = {
 RULES: Mapping[str, Rule] = {rule.id: rule for _, rules in GROUPS.values() for rule in rules}
 
 _ORDER = list(SEVERITIES)
+_LOOKED = 200  # of one rule that are looked for: a hostile image can have as many as it likes
 _MANY = 10  # findings of one rule that are told
 
 
@@ -63,7 +65,7 @@ def _judge(subject: Subject, rules: Iterable[Rule], exempt: Collection[str]) -> 
 
 def _apply(rule: Rule, subject: Subject) -> Iterator[Finding]:
     try:
-        found = list(rule.check(subject))
+        found = list(islice(rule.check(subject), _LOOKED))
     except EmiError as error:
         found = [Found(severity="note", what=f"could not be told: {error.message}")]
     for one in found[:_MANY]:
@@ -72,7 +74,14 @@ def _apply(rule: Rule, subject: Subject) -> Iterator[Finding]:
         rest = found[_MANY:]
         worst = min((one.severity for one in rest), key=_ORDER.index)
         mends = tuple({repr(mend): mend for one in rest for mend in one.mends}.values())
-        yield _finding(rule, Found(severity=worst, what=f"and {len(rest)} more of these", mends=mends))
+        yield _finding(
+            rule,
+            Found(
+                severity=worst,
+                what=f"and {len(rest)} more of these{' at least' if len(found) == _LOOKED else ''}",
+                mends=mends,
+            ),
+        )
 
 
 def _finding(rule: Rule, found: Found) -> Finding:

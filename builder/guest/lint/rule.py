@@ -126,6 +126,7 @@ def printable(text: str) -> str:
 
 def blotted(text: str) -> str:
     """Return the text without what looks like a secret, printable."""
+    text = text[: 8 * _QUOTE_LIMIT]  # what is beyond is not shown; the patterns would take their time with megabytes
     for pattern in _SECRETS:
         text = pattern.sub(lambda found: f"{found[1] if found.re.groups else ''}[blotted out]", text)
     return printable(text)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
 from builder.guest import cloudinit, fstab
+from builder.guest.accounts import Accounts, read_accounts
 from builder.guest.boot_entries import BootEntry, boot_entries
 from builder.guest.drivers import Drivers, Kernel, drivers, kernels
 from builder.guest.facts import Filesystem, GuestFacts
 from builder.guest.kernels import Found as KernelFiles
 from builder.guest.kernels import find
 from builder.guest.os import System, read_system
+from builder.guest.passwords import passwords
 from builder.image.firmware import Firmware, read_firmware
 from builder.image.inspect import look_inside
 from builder.image.partitions import PartitionTable
 from builder.image.stream import Extent, ImageReader
 
 Target = Literal["aws", "eucalyptus-kvm", "eucalyptus-xen", "qemu"]
+_TEXT = 1 << 20  # characters of a configuration file that are looked at,
+_LINE = 1024  # and of a line of it
 _BLOCK = 64 << 10  # bytes: a call of the appliance costs more than what it reads
 TARGETS: tuple[Target, ...] = get_args(Target)
 
@@ -81,7 +85,7 @@ class Subject:
     @cached_property
     def fstab(self) -> Sequence[FstabLine]:
         """The entries of its fstab, and the lines that are meant to be entries."""
-        parsed = fstab.parse(self.facts.read("/etc/fstab") or b"")
+        parsed = fstab.parse((self.facts.read("/etc/fstab") or b"")[:_TEXT])
         lines = (FstabLine(number=number, text=line.text, entry=line.entry) for number, line in enumerate(parsed, 1))
         return tuple(
             line for line in lines if line.entry or (line.text.strip() and not line.text.lstrip().startswith("#"))
@@ -115,6 +119,16 @@ class Subject:
         return cloudinit.settings(self.facts)
 
     @cached_property
+    def accounts(self) -> Accounts:
+        """Its accounts. Raises GuestError when their files are absurdly large."""
+        return read_accounts(self.facts)
+
+    @cached_property
+    def passwords(self) -> Mapping[str, str]:
+        """Their password fields, by name."""
+        return passwords(self.accounts)
+
+    @cached_property
     def homes(self) -> Sequence[str]:
         """The homes of root and of people."""
         return ("/root", *self.facts.names("/home/*"))
@@ -127,9 +141,10 @@ class Subject:
         """Yield path, number and text of every line of these files that is no comment; a pattern may have `*`."""
         for pattern in patterns:
             for path in self.facts.names(pattern) if "*" in pattern else (pattern,):
-                for number, line in enumerate(self.facts.text(path).splitlines(), 1):
+                # What a hostile image could make of rules' patterns is quadratic in a line's length.
+                for number, line in enumerate(self.facts.text(path)[:_TEXT].splitlines(), 1):
                     if line.strip() and not line.lstrip().startswith(("#", ";")):
-                        yield path, number, line
+                        yield path, number, line[:_LINE]
 
     def filled(self, *patterns: str) -> Iterator[str]:
         """Yield the regular files with something in them that match."""

@@ -291,6 +291,29 @@ def test_settings_that_are_no_yaml_are_a_note_of_the_rules_that_need_them():
     assert all("could not be told" in finding.what for finding in found)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("unit", [b"a", b"password", b"://", b"passwd:\n", b"-"])
+def test_long_lines_do_not_take_for_ever(unit):
+    data = unit * (4 * MIB // len(unit))
+    paths = [
+        "/etc/apt/sources.list",
+        "/etc/yum.conf",
+        "/etc/fstab",
+        "/etc/passwd",
+        "/etc/sudoers",
+        "/etc/netplan/x.yaml",
+    ]
+    assert lint(broken(dict.fromkeys(paths, data)), "aws")
+
+
+@pytest.mark.timeout(60)
+def test_many_accounts_do_not_take_for_ever():
+    passwd = b"".join(b"u%05d:x:%d:1::/:/bin/sh\n" % (number, number) for number in range(1, 20000))
+    shadow = b"".join(b"u%05d::::::::\n" % number for number in range(1, 20000))
+    found = lint(broken(SSH | {"/etc/passwd": passwd, "/etc/shadow": shadow}), "aws")
+    assert [finding.rule for finding in found] == ["empty-password"] * 11
+
+
 def test_many_of_a_kind_are_told_together():
     keys = {f"/home/u{number:02}/.bash_history": b"x" for number in range(30)}
     found = [finding for finding in lint(broken(keys), "aws") if finding.rule == "shell-history"]
