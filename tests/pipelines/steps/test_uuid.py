@@ -96,10 +96,14 @@ def test_capitals_are_the_same_uuid():
 
 
 def test_the_short_id_of_vfat_is_replaced_only_where_it_is_one():
-    text = b"UUID=AE3F-7229 /boot/efi vfat\n# AE3F-7229, UUID=AE3F-72290\nLABEL=AE3F-7229 /x vfat\n/dev/disk/by-uuid/ae3f-7229 /y vfat\n"
+    text = (
+        b"UUID=AE3F-7229 /boot/efi vfat\n# AE3F-7229, UUID=AE3F-72290\nLABEL=AE3F-7229 /x vfat\n"
+        b"/dev/disk/by-uuid/ae3f-7229 /y vfat\n"
+    )
     follow, _ = decide({"uuid": "7B2A-04F1", "partition": 15}, **{"/etc/fstab": text})
     assert follow.data == (
-        b"UUID=7B2A-04F1 /boot/efi vfat\n# AE3F-7229, UUID=AE3F-72290\nLABEL=AE3F-7229 /x vfat\n/dev/disk/by-uuid/7b2a-04f1 /y vfat\n"
+        b"UUID=7B2A-04F1 /boot/efi vfat\n# AE3F-7229, UUID=AE3F-72290\nLABEL=AE3F-7229 /x vfat\n"
+        b"/dev/disk/by-uuid/7b2a-04f1 /y vfat\n"
     )
 
 
