@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
 from builder import proc
 from builder.guest.edit import Plan, _run
-from builder.guest.edits import GiveBack, Unchanged
-from builder.guest.facts import Filesystem, KnownFacts
 from builder.guest.guest import Guest
 from builder.guest.overlay import Layer, open_layer
 from builder.progress import SILENT
@@ -80,16 +76,3 @@ def test_what_nothing_uses_is_given_back(appliance, disks, part, tmp_path):
     words = ["blkid", "-p", "-o", "export", "-O", str(93 * MIB), flat]
     said = proc.run(words).stdout.decode().split()
     assert {"LABEL=sw", "UUID=5f7a3c2e-9d41-4c0b-8a57-2f1f0e6c9b11", "TYPE=swap"} <= set(said)
-
-
-@pytest.mark.parametrize(
-    ("types", "expected"),
-    [
-        (["ext4", "ntfs"], (GiveBack(),)),
-        (["swap"], (GiveBack(),)),
-        (["crypto_LUKS", "ntfs"], Unchanged(why="none of crypto_LUKS, ntfs can be trimmed")),
-    ],
-)
-def test_where_nothing_can_be_given_back_it_says_so(types, expected):
-    filesystems = [Filesystem(device=f"/dev/sda{number}", type=kind) for number, kind in enumerate(types)]
-    assert STEP.edits(SparsifyOptions(), KnownFacts(filesystems=filesystems), {}) == expected

@@ -148,6 +148,21 @@ def test_a_container_follows_what_it_holds(disk):
     verified(path, "dos")
 
 
+def test_the_link_to_a_logical_partition_covers_it(disk):
+    path = disk(LOGICAL)
+    change(path, disk=96 * MIB, number=6, size=80 * MIB)
+    link = path.read_bytes()[18432 * 512 + 462 :][:16]  # in the first extended boot record
+    assert int.from_bytes(link[12:], "little") == 80 * 2048 + 30720 - 28672
+
+
+def test_no_copy_of_a_gpt_is_left_in_the_midst(disk):
+    path = disk(b"label: gpt\nstart=2048, size=16384\n")
+    change(path, disk=96 * MIB, number=1, size=80 * MIB)
+    data = path.read_bytes()
+    found = [at for at in range(0, len(data), 512) if data[at : at + 8] == b"EFI PART"]
+    assert found == [512, 96 * MIB - 512]
+
+
 def test_the_least_disk(disk):
     layout = read_layout(reader_of(disk(CLOUD)))
     root = layout.slot(1)
