@@ -63,7 +63,7 @@ LEAN: Sequence[Plan] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """One edit in both languages, and how it is seen to be done. DEVICE and UUID in a word are the root's."""
+    """One edit in both languages, and how it is seen to be done. ROOT-UUID in a word is the root's."""
 
     step: str
     words: tuple[str, ...]
@@ -74,12 +74,13 @@ class Edit:
 TEN: Sequence[Edit] = (
     Edit(
         step="fstab: {by: uuid}",
-        words=("--edit", r"/etc/fstab: s,^\S+(\s+/\s),UUID=UUID$1,"),
+        words=("--edit", r"/etc/fstab: s,^\S+(\s+/\s),UUID=ROOT-UUID$1,"),
         done=lambda facts: f"\nUUID={facts.filesystem(facts.root).uuid} / " in "\n" + facts.text("/etc/fstab"),
     ),
     Edit(
         step=f"label: {{label: {LABEL}}}",
-        words=("--run-command", f"e2label DEVICE {LABEL}"),
+        # By UUID: in virt-customize's appliance the disk is not /dev/sda each time.
+        words=("--run-command", f"e2label $(blkid -U ROOT-UUID) {LABEL}"),
         done=lambda facts: facts.filesystem(facts.root).label == LABEL,
     ),
     Edit(
@@ -268,8 +269,8 @@ def ten(image: Path, place: Path) -> bool:
     hv = {"LIBGUESTFS_HV": str(qemu)}
     base = Layer(path=image, format="raw")
     with looked_at(over(base, place / "probe.qcow2")) as guest:
-        device, uuid = guest.root, guest.filesystem(guest.root).uuid
-    words = [[word.replace("DEVICE", device).replace("=UUID", f"={uuid}") for word in edit.words] for edit in TEN]
+        uuid = guest.filesystem(guest.root).uuid
+    words = [[word.replace("ROOT-UUID", uuid) for word in edit.words] for edit in TEN]
     recipe = place / "ten.yaml"
     steps = "".join(f"  - {edit.step}\n" for edit in TEN)
     recipe.write_text(f"name: ten\nsteps:\n  - download: {{url: 'file://{image}'}}\n{steps}")
