@@ -9,7 +9,8 @@
                ten; ten calls with one each. Launches are counted by a qemu that says when it boots a kernel
     sysprep    `sysprep` and virt-sysprep with the operations that both have, on an image with something to remove
 
-Every way must end in the same state, which is looked at. Medians count where there are rounds.
+Every way must end in the same state, which is looked at. Medians are shown where there are rounds;
+the limit is held by the best of them, since the other work of a machine only slows.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def lint(
     fix: Annotated[bool, typer.Option("--fix", help="Print the recipe steps that mend what was found.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Look for what keeps an image from booting, or leaks out of it (docs/lint.md); ends with 9 where there is any."""
+    """Look for what keeps an image from booting, or leaks out of it (docs/lint.md); 9 where there are errors."""
     images.lint(image, target, except_ or [], fix=fix, as_json=json)
 
 

@@ -152,7 +152,9 @@ class Variables:
             return f"{braces} is not the name of a variable; for the braces themselves write `{{{{` and `}}}}`"
         if name in self._names:
             return f"variable `{name}` is declared further down, and a default uses only those above it"
-        return f"unknown variable {quoted(name)}"
+        # `${HOME}` of a shell, most likely
+        hint = "; for the braces themselves write `{{` and `}}`" if name.isupper() else ""
+        return f"unknown variable {quoted(name)}{hint}"
 
 
 def as_text(value: Value) -> str:

@@ -45,8 +45,9 @@ class Extract(LocalStep[ExtractOptions]):
     A partition is not copied: the steps after this one read, edit and send that part of the disk's file. `convert`
     writes it to a file of its own. `root: true` looks inside every filesystem, in the appliance, and takes the one that
     is a root; none or several is an error that says what was seen. A root in a btrfs subvolume becomes the default
-    subvolume of its filesystem, of which nothing else is changed. MBR with logical partitions, GPT with sectors of 512
-    and 4096 bytes, hybrid tables (read as GPT), LVM, and disks without a table, which are handed on as they are.
+    subvolume of its filesystem, of which nothing else is changed. A partition by number, label or type costs no launch
+    of the appliance; `root`, volumes and subvolumes may. MBR with logical partitions, GPT with sectors of 512 and 4096
+    bytes, hybrid tables (read as GPT), LVM, and disks without a table, which are handed on as they are.
     """
 
     options = ExtractOptions

@@ -36,7 +36,8 @@ class Label(GuestStep[LabelOptions]):
     """Set the label of the root filesystem, or of another one of the disk.
 
     For ext2, ext3, ext4, xfs, btrfs, vfat and swap. What names the old label (/etc/fstab, the boot loader) is not
-    changed here but named in the report: an `fstab` step after this one makes the file follow.
+    changed here but named in the report: an `fstab` step after this one makes the file follow, a `grub` step the boot
+    loader.
     """
 
     options = LabelOptions

@@ -98,7 +98,7 @@ def no_serial_console(subject: Subject) -> Iterator[Found]:
     """The kernel has no console on the serial port, which is the only screen that a cloud has.
 
     Without it a boot that fails shows nothing. Source: EC2 User Guide, "Instance console output"; Eucalyptus' images
-    need console=ttyS0 (facts/eucalyptus-and-bundles.md); Xen's paravirtual guests have hvc0.
+    need console=ttyS0 (Eucalyptus' tools/libvirt.xsl); Xen's paravirtual guests have hvc0.
     """
     wanted = _CONSOLES.get(subject.system.architecture, "ttyS0")
     allowed = (wanted, "ttyS0", "hvc0", "xvc0") if subject.target == "eucalyptus-xen" else (wanted, "ttyS0", "ttyS1")

@@ -25,7 +25,7 @@ _GROWERS = ("growpart", "systemd-repart", "growroot")
 def no_cloud_init(subject: Subject) -> Iterator[Found]:
     """Nothing in the guest asks the cloud for the instance's key and user data: nobody can log in.
 
-    Source: cloud-init's documentation, "Boot stages"; the seed's step 7; EC2 User Guide, "Shared AMIs".
+    Source: cloud-init's documentation, "Boot stages"; EC2 User Guide, "Shared AMIs".
     """
     if cloudinit.installed(subject.facts) or subject.first(*_OTHERS) or subject.system.family == "flatcar":
         return
@@ -68,7 +68,7 @@ def cloud_init_disabled(subject: Subject) -> Iterator[Found]:
 def no_ec2_datasource(subject: Subject) -> Iterator[Found]:
     """cloud-init is not to look for EC2's metadata, which AWS and Eucalyptus offer.
 
-    Source: the seed's step 7 ("make sure that the EC2 Data Source is selected"); cloud-init's `datasource_list`.
+    Source: cloud-init's `datasource_list`.
     """
     listed = _listed(subject)
     if subject.target == "qemu" or not listed or "Ec2" in listed:

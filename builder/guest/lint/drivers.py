@@ -28,7 +28,7 @@ def missing_disk_driver(subject: Subject) -> Iterator[Found]:
     """The newest kernel begins without the driver of the target's disk: it never finds its root.
 
     An initramfs made on other hardware (`MODULES=dep`, dracut's hostonly) holds that hardware's drivers only. Source:
-    EC2 User Guide, "Install or upgrade the NVMe driver"; facts/eucalyptus-and-bundles.md, 2.2; initramfs.conf(5).
+    EC2 User Guide, "Install or upgrade the NVMe driver"; Eucalyptus' tools/libvirt.xsl; initramfs.conf(5).
     """
     found = subject.drivers
     if found is None or (found.trouble and not found.kernel.initramfs) or subject.system.family == "flatcar":
@@ -57,7 +57,7 @@ def missing_disk_driver(subject: Subject) -> Iterator[Found]:
 def missing_network_driver(subject: Subject) -> Iterator[Found]:
     """The newest kernel has no driver of the target's network card at all.
 
-    Source: EC2 User Guide, "Enable enhanced networking with ENA"; facts/eucalyptus-and-bundles.md, 2.2.
+    Source: EC2 User Guide, "Enable enhanced networking with ENA"; Eucalyptus' tools/libvirt.xsl.
     """
     found = subject.drivers
     if found is None or not (found.installed or found.builtin):

@@ -19,7 +19,7 @@ def fstab_unstable_device(subject: Subject) -> Iterator[Found]:
 
     The same disk is /dev/xvda on Xen, /dev/vda on virtio and /dev/nvme0n1 on EC2's Nitro; systemd waits 90 s for a
     device that does not come and ends in emergency mode. Source: EC2 User Guide, "Device names on Linux instances";
-    packer issues #5848, #10807, #775; the seed's Stackato flow.
+    packer issues #5848, #10807, #775.
     """
     for line, found in _named(subject):
         assert line.entry is not None
@@ -180,7 +180,7 @@ def duplicate_name(subject: Subject) -> Iterator[Found]:
 def swap_on_root_volume(subject: Subject) -> Iterator[Found]:
     """The image has swap on its own disk, which is paid for by size and, on EBS, worn by writes.
 
-    Source: EC2 User Guide, "Instance store swap volumes": swap belongs on an instance store; the seed's had 1 GiB.
+    Source: EC2 User Guide, "Instance store swap volumes": swap belongs on an instance store.
     """
     for line, found in _named(subject):
         assert line.entry is not None

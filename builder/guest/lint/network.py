@@ -45,7 +45,7 @@ def no_dhcp(subject: Subject) -> Iterator[Found]:
     """Nothing in the guest asks for an address by DHCP: it has no network in a cloud.
 
     cloud-init does by itself, unless it was told to leave the network alone, and so does NetworkManager. Source:
-    facts/eucalyptus-and-bundles.md, 2.2; EC2 User Guide, "Shared AMIs"; networkd, interfaces(5), netplan(5).
+    Eucalyptus' tools/libvirt.xsl; EC2 User Guide, "Shared AMIs"; networkd, interfaces(5), netplan(5).
     """
     if cloudinit.writes_network(subject.facts):
         return
@@ -82,7 +82,7 @@ def fixed_mac(subject: Subject) -> Iterator[Found]:
     """A rule or a setting ties a network card's name or configuration to one MAC address.
 
     Every instance has another one: the card becomes eth1, or is not configured. Source: 70-persistent-net.rules of udev
-    before systemd 197; facts/eucalyptus-and-bundles.md, 2.2 ("a DHCP NIC without a fixed MAC").
+    before systemd 197; Eucalyptus' tools/libvirt.xsl.
     """
     rules = ((path, number, line) for path, number, line in subject.lines(*_RULES) if _MAC_RULE.search(line))
     settings = (
