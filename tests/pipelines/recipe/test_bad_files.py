@@ -106,7 +106,7 @@ def test_the_largest_file_is_read(tmp_path: Path, kinds: Kinds) -> None:
         ("absent.yaml", "absent.yaml: there is no such file"),
         ("folder", "folder: is a directory; name the recipe's YAML file in it"),
         ("file/below.yaml", "file/below.yaml: cannot be read: Not a directory"),
-        ("nul\0.yaml", "nul\0.yaml: cannot be read: embedded null byte"),
+        ("nul\0.yaml", "nul\N{REPLACEMENT CHARACTER}.yaml: cannot be read: embedded null byte"),
     ],
 )
 def test_paths(path: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kinds: Kinds) -> None:
