@@ -39,10 +39,10 @@ class Ahead:
         self._session = Session(cache=cache, network=any(map(_network, node.items))) if node else None
         self._seen: frozenset[str] = frozenset()  # digests
 
-    def take(self, image: ImageFile) -> Session | None:
-        """Return the session, once; None when it was taken, or has seen another image."""
+    def take(self, image: ImageFile, *, network: bool | None = None) -> Session | None:
+        """Return the session, once; None when it was taken, has seen another image, or has not the network wanted."""
         session, self._session = self._session, None
-        if session and not self._seen <= set(image.digests()):
+        if session and (network not in (None, session.network) or not self._seen <= set(image.digests())):
             session.close()
             return None
         return session
@@ -201,6 +201,7 @@ class Realiser:
         base = store.image(inputs.source)
         target, exports = scratch / "overlay.qcow2", scratch / "exports"
         exports.mkdir()
+        network = any(map(_network, node.items))
         outcomes = edit_image(
             store.layer(base),
             target,
@@ -208,7 +209,7 @@ class Realiser:
             backing_name=store.backing_name(base.digest),
             exchange=Exchange(sources=self.outside.recipe_directory, exports=exports),
             progress=progress,
-            session=self.ahead.take(base),
+            session=self.ahead.take(base, network=network) or Session(cache=self.home.cache, network=network),
         )
         _tell(node, outcomes, progress)
         image = base

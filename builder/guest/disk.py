@@ -28,6 +28,11 @@ _LVM_MEMBER = "LVM2_member"
 _FSTAB_LIMIT = 16 << 20  # bytes
 _CHUNK = 1 << 20  # bytes; a libguestfs message holds at most 4 MiB
 
+# blkid escapes blanks and quotes by a backslash, and tells other bytes than ASCII's as `M-C` or `^C`, which cannot be
+# undone (util-linux, misc-utils/blkid.c: safe_print).
+_UNPRINTABLE = re.compile(r"M-|\^|\\x")
+_ESCAPED = re.compile(rf"\\|{_UNPRINTABLE.pattern}")
+
 Mode = Literal["ro", "rw"]
 
 
@@ -81,15 +86,17 @@ class Disk:
     def _look(self, device: str) -> Filesystem:
         tags = self.call("blkid", device)
         label = tags.get("LABEL", "")
-        if "\\" in label:  # blkid escapes blanks, quotes and what is not printable
+        if _ESCAPED.search(label):
             label = self.call("vfs_label", device)
+        name = tags.get("PART_ENTRY_NAME", "")
         return Filesystem(
             device=device,
             type=tags.get("TYPE", ""),
             label=label,
             uuid=tags.get("UUID", ""),
             partuuid=tags.get("PART_ENTRY_UUID", ""),
-            partlabel=re.sub(r"\\(.)", r"\1", tags.get("PART_ENTRY_NAME", "")),
+            # No call of the appliance tells such a name as it is, and half a name must not be taken for it.
+            partlabel="" if _UNPRINTABLE.search(name) else re.sub(r"\\(.)", r"\1", name),
         )
 
     def _find_root(self) -> Root:

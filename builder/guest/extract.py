@@ -271,8 +271,8 @@ class _Search:
         if (kind := self._call("vfs_type", volume.device)) != "btrfs":
             raise InputError(f"{volume.title} is {kind or 'no filesystem'}, and only btrfs has subvolumes")
         self._call("mount_options", f"subvolid={_TOP}", volume.device, "/")
-        listed = self._call("btrfs_subvolume_list", "/")
-        ids = {found["btrfssubvolume_path"]: found["btrfssubvolume_id"] for found in listed}
+        volumes = self._call("btrfs_subvolume_list", "/")
+        ids = {found["btrfssubvolume_path"]: found["btrfssubvolume_id"] for found in volumes}
         if volume.subvolume not in ids:
             there = listed(sorted(ids)) or "none"
             raise InputError(f"{volume.title} has no subvolume {volume.subvolume}; it has {there}")

@@ -305,9 +305,16 @@ class Guest(GuestFacts):
 
     def _attributes(self, path: str, mode: int | None, owner: tuple[int, int] | None) -> None:
         if owner is not None:
+            mode = self._special(path) if mode is None else mode
             self._call("chown", *owner, path)
-        if mode is not None:  # after the owner: chown clears setuid
+        if mode is not None:  # after the owner
             self._call("chmod", mode, path)
+
+    def _special(self, path: str) -> int | None:
+        """Return the mode of a program with setuid or setgid, which chown takes away."""
+        self.disk.forget(path)
+        found = self.disk.lstat(self.disk.follow(path))
+        return found.permissions if found and found.is_file and found.permissions & 0o6000 else None
 
     @_do.register
     def _set_label(self, edit: SetLabel) -> str:

@@ -195,9 +195,12 @@ def _apt(_: str, job: Job, source: Source) -> list[str]:
     return lines
 
 
+_KEYS_BEFORE = "before=$(rpm -q gpg-pubkey || :)"  # first of all: an import comes with a key or an upgrade
+
+
 def _rpm_frame(job: Job, source: Source, install: str, remove: str) -> list[str]:
-    """Ask rpm what is missing, or there; take away the keys that the job brought, unless they are to stay."""
-    lines = ["before=$(rpm -q gpg-pubkey || :)"]
+    """Ask rpm what is missing, or there; take away the keys that were not there `before`, unless they are to stay."""
+    lines = []
     if job.remove:
         lines += [
             "there=",
@@ -236,7 +239,7 @@ def _dnf(manager: str, job: Job, source: Source) -> list[str]:
         words += ["--nogpgcheck"]
     if job.recommends is not None and manager == "dnf":
         words += [f"--setopt=install_weak_deps={job.recommends}"]
-    lines = [_line(*words, "upgrade")] if job.upgrade else []
+    lines = [_KEYS_BEFORE, *([_line(*words, "upgrade")] if job.upgrade else [])]
     lines += _rpm_frame(job, source, _line(*words, "install"), _line(*words, "remove"))
     return [*lines, _line(manager, "-y", "clean", "all")]
 
@@ -246,7 +249,7 @@ def _zypper(_: str, job: Job, source: Source) -> list[str]:
     only = ["--repo", NAME] if source.mirror else []
     agreed = ["--auto-agree-with-licenses", *only]
     weak = {None: [], True: ["--recommends"], False: ["--no-recommends"]}[job.recommends]
-    lines = [_line("rpm", "--import", source.key)] if source.key else []
+    lines = [_KEYS_BEFORE, *([_line("rpm", "--import", source.key)] if source.key else [])]
     if (job.install or job.upgrade) and job.update:
         lines.append(_line(*words, "refresh", *([NAME] if source.mirror else [])))
     if job.upgrade:

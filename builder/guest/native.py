@@ -39,6 +39,7 @@ _CALLS: Mapping[str, tuple[str, str]] = {
     "rm_f": ("s", "done"),
     "rm_rf": ("s", "done"),
     "truncate": ("s", "done"),
+    "vfs_label": ("s", "string"),
     "write": ("sb", "done"),
 }
 _OPTIONAL = {"glob_expand": "glob_expand_opts_argv", "is_dir": "is_dir_opts_argv", "is_file": "is_file_opts_argv"}

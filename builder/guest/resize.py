@@ -41,6 +41,8 @@ def resize(session: Session, disk: Disk, edit: Resize) -> None:
     disk.unmount()
     reader = _reader(session)
     layout = read_layout(reader)
+    if edit.disk != layout.size:
+        session.require_resizable()  # before a filesystem is touched
     number = edit.partition if edit.size is not None else None
     writes = resized(reader, disk=edit.disk, number=number, size=edit.size)  # first, since it may refuse
     slot = layout.slot(edit.partition)

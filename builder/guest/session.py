@@ -157,17 +157,21 @@ class Session:
         What lay beyond a smaller size is gone; what a larger one brings reads as zeros, whatever lies below the layer.
         Raises GuestError where the image is a part of a disk, DiskFull.
         """
+        self.require_resizable()
         assert self.layer is not None
-        if self.layer.window is not None:
-            raise GuestError(
-                "a part of a disk has no size of its own to change",
-                hint="A `convert` step before this one makes it an image of its own.",
-            )
         self._unplug()
         self._talk().execute("block_resize", {"node-name": "image", "size": size})
         self._plug(self.layer)
         if self.calls["lvm_scan"]:
             self.call("lvm_scan", True)  # noqa: FBT003 - libguestfs' own signature: activate
+
+    def require_resizable(self) -> None:
+        """Raise GuestError where the image is a part of a disk."""
+        if self.layer is None or self.layer.window is not None:
+            raise GuestError(
+                "a part of a disk has no size of its own to change",
+                hint="A `convert` step before this one makes it an image of its own.",
+            )
 
     def flush(self) -> None:
         """Have the layer's file say what the guest has written so far, for a reader beside qemu."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, StringConstraints
 
-from builder.errors import GuestError
+from builder.errors import GuestError, UsageError
 from builder.guest import sources
 from builder.guest.accounts import read_accounts
 from builder.guest.edits import (
@@ -45,7 +45,9 @@ class Entry(Options):
 
     path: GuestPath = Field(description="absolute path in the guest; directories above it are made")
     content: SecretStr | None = Field(
-        default=None, description="a file with this text, to the letter; it is never shown, nor kept by emi"
+        default=None,
+        description="a file with this text, to the letter; it is never shown. emi keeps its digest, and what came by "
+        "`--var` in its journal and report, which only you can read",
     )
     copy_from: str | None = Field(
         default=None,
@@ -61,7 +63,9 @@ class Entry(Options):
         "directory 0755; what is there keeps its own",
     )
     owner: str | Number | None = Field(
-        default=None, description="user, by the guest's own name or by number; root for what is new"
+        default=None,
+        description="user, by the guest's own name or by number; root for what is new. As with `chown`, a program's "
+        "file capabilities are gone then",
     )
     group: str | Number | None = Field(
         default=None, description="group, by the guest's own name or by number; root for what is new"
@@ -102,8 +106,10 @@ class Files(GuestStep[FilesOptions]):
     def pin(self, options: FilesOptions, outside: Outside) -> Mapping[str, Any]:
         """Return the digest, size and mode of every file to copy in, and the digest of every content."""
         copied = {entry.copy_from for entry in options.entries if entry.copy_from is not None}
+        pinned = {source: sources.pinned(outside.recipe_directory, source) for source in sorted(copied)}
+        _require_apart(options, pinned)
         return {
-            "sources": {source: sources.pinned(outside.recipe_directory, source) for source in sorted(copied)},
+            "sources": pinned,
             "contents": {
                 entry.path: hashlib.sha256(_content(entry)).hexdigest()
                 for entry in options.entries
@@ -163,6 +169,20 @@ def _contradiction(first: Entry, other: Entry) -> str | None:
         if outer.recursive and (inner.owner is not None or inner.group is not None):
             return f"{outer.path} is `recursive`, and {inner.path} in it has an owner of its own"
     return None
+
+
+def _require_apart(options: FilesOptions, pinned: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UsageError where a path is in a directory that is copied in, and stands for itself too."""
+    for outer in options.entries:
+        tree = pinned.get(outer.copy_from or "") or {}
+        names = (*tree.get("files", ()), *tree.get("directories", ()))
+        held = {posixpath.normpath(posixpath.join(outer.path, name)) for name in names}
+        for inner in options.entries:
+            if inner is not outer and posixpath.normpath(inner.path) in held:
+                raise UsageError(
+                    f"{inner.path} is also in {outer.copy_from}, which is copied to {outer.path}",
+                    hint="Take it out of one of the two, or put it into a `files` step after this one.",
+                )
 
 
 def _edit(entry: Entry, facts: GuestFacts, pins: Mapping[str, Any]) -> FileEdit | None:

@@ -150,18 +150,21 @@ class Packages(GuestStep[PackagesOptions]):
             shown=True,
             secret=_secrets(source.given),
         )
-        leave = [] if options.keep or not source.given else [managers.repository_path(manager, source), key]
-        after = Remove(paths=(PLACE, *filter(None, leave)))
+        leave = [] if options.keep else [edit.path for edit in given]  # what was there before stays
+        after = Remove(paths=(PLACE, *leave))
         return (*before, *given, command, after)
 
 
 def _given(
     source: Source, manager: str, options: PackagesOptions, facts: GuestFacts, digests: Mapping[str, str]
-) -> list[Edit]:
-    """Return what sets up the mirror or repository, and its key, where the guest has not the same there already."""
+) -> list[CopyIn | WriteFile]:
+    """Return what sets up the mirror or repository, and its key, where the guest has not the same there already.
+
+    Raises GuestError where another one is in its place, which would be gone afterwards.
+    """
     if not source.given:
         return []
-    edits: list[Edit] = []
+    edits: list[CopyIn | WriteFile] = []
     if options.key:
         digest = digests[options.key]
         if hashlib.sha256(facts.read(source.key) or b"").hexdigest() != digest:
@@ -170,6 +173,12 @@ def _given(
     data = managers.repository_text(manager, source, _guest_of(facts)).encode("utf-8", "surrogateescape")
     if facts.read(path) != data:
         edits.append(WriteFile(path=path, data=data, mode=0o644))
+    taken = [] if options.keep else [edit.path for edit in edits if facts.exists(edit.path)]
+    if taken:
+        raise GuestError(
+            f"{' and '.join(taken)} in the guest is another one, and stays",
+            hint="Give this step's repository `keep: true`, which replaces it, or its key file another name.",
+        )
     return edits
 
 

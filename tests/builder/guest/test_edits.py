@@ -224,6 +224,9 @@ def test_an_absolute_link_above_stays_within_the_guest(guest, seen):
 def test_attributes_of_one(guest, seen):
     guest.apply(SetAttributes(path="/boot/vmlinuz", mode=0o4711, owner=(1, 2)))
     assert seen.kind("/boot/vmlinuz") == (0o4711, 1, 2)  # chown alone would have taken setuid away
+    guest.apply(SetAttributes(path="/boot/vmlinuz", owner=(3, 4)))
+    assert seen.kind("/boot/vmlinuz") == (0o4711, 3, 4)
+    guest.apply(SetAttributes(path="/boot/vmlinuz", owner=(1, 2)))
     guest.apply(SetAttributes(path="/boot/kernel", mode=0o600))
     assert (seen.kind("/boot/vmlinuz"), seen.kind("/boot/kernel")[0]) == ((0o600, 1, 2), 0o777)
 

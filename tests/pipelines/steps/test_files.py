@@ -49,6 +49,19 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.parametrize(
+    "inner", [{"path": "/etc/app/run.sh", "mode": "0600"}, {"path": "/etc/app/sub/", "owner": "alice"},
+              {"path": "/etc/app/sub/data", "content": "x"}]
+)  # fmt: skip
+def test_what_a_copied_directory_holds_does_not_stand_for_itself_too(recipe, inner):
+    chosen = options({"path": "/etc/app", "copy_from": "app"}, inner)
+    assert not STEP.check(chosen)
+    with pytest.raises(UsageError, match="is also in app, which is copied to /etc/app"):
+        STEP.pin(chosen, outside(recipe))
+    beside = options({"path": "/etc/app", "copy_from": "app"}, inner | {"path": "/etc/app/other"})
+    assert STEP.pin(beside, outside(recipe))
+
+
 @pytest.fixture
 def recipe(tmp_path) -> Path:
     directory = tmp_path / "recipe"

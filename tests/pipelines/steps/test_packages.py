@@ -59,7 +59,19 @@ def test_a_package_from_a_mirror_with_its_key():
     assert command.network
     assert command.shown
     assert ("DEBIAN_FRONTEND", "noninteractive") in command.environment
-    assert edits[-1] == Remove(paths=("/var/tmp/emi-packages", line.path, key))
+    assert edits[-1] == Remove(paths=("/var/tmp/emi-packages", key, line.path))
+
+
+def test_what_an_earlier_step_was_told_to_keep_stays():
+    wish = {"install": ("nano",), "repository": f"deb {HTTP} bookworm main", "key": "a.gpg"}
+    pins = {"a.gpg": hashlib.sha256(b"key").hexdigest()}
+    kept = {edit.path: edit for edit in decided(**wish, keep=True, pins=pins) if hasattr(edit, "path")}
+    line, key = "/etc/apt/sources.list.d/emi-recipe.list", "/usr/share/keyrings/emi-recipe.gpg"
+    guest = DEBIAN | {line: kept[line].data, key: b"key"}
+    assert decided(guest, **wish, pins=pins)[-1] == Remove(paths=("/var/tmp/emi-packages",))
+    for path in (line, key):
+        with pytest.raises(GuestError, match="in the guest is another one, and stays"):
+            decided(guest | {path: b"of another"}, **wish, pins=pins)
 
 
 def test_what_is_kept_stays():
