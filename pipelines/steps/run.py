@@ -39,8 +39,8 @@ class RunOptions(Options):
     environment: Mapping[Name, Text] = Field(default={}, description="variables for it, shown in the plan")
     secrets: Mapping[Name, SecretStr] = Field(
         default={},
-        description="variables whose values are never shown: they are blotted out of its output. emi keeps their digests, "
-        "and what came by `--var` in its journal and report, which only you can read",
+        description="variables whose values are never shown: they are blotted out of its output. emi keeps their "
+        "digests, and what came by `--var` in its journal and report, which only you can read",
     )
     limit: float = Field(
         default=600, gt=0, le=86400, description="seconds after which it is ended, and the run fails; nothing is kept"
