@@ -19,6 +19,7 @@ def test_by_bios_without_any_cloud(demo, boot):
     assert "[DEPEND]" not in console.log
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(900)
 def test_by_uefi_and_at_home(demo, boot):
     console = boot(demo.disk, "uefi", grown_to="6G", cloud_data=True)

@@ -139,6 +139,7 @@ def test_the_recipe_took_the_disk_apart_in_one_launch(parts, vendors):
     assert parts.report["outputs"]["image"].startswith("ami-")
 
 
+@pytest.mark.sweep
 def test_the_disk_boots_by_bios(parts, boot):
     boots_at_home(boot(parts.disk, "bios", cloud_data=True), device="/dev/vda1")
 

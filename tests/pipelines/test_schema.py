@@ -41,8 +41,13 @@ def test_every_option_is_described() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_our_recipes_fit(path: Path, validator: Draft202012Validator) -> None:
-    validator.validate(yaml.safe_load(path.read_text()))
-    assert load(path).warnings == ()
+    recipe = yaml.safe_load(path.read_text())
+    validator.validate(recipe)
+    variables = recipe.get("vars", {}).items()
+    asked = {
+        name: "https://example.com/x" for name, said in variables if isinstance(said, dict) and "default" not in said
+    }
+    assert load(path, asked).warnings == ()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
