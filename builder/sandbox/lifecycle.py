@@ -309,7 +309,8 @@ def _end(directory: Path, pid: int) -> None:
         return
     try:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if f"\0{directory}\0" not in Path(f"/proc/{pid}/cmdline").read_text():
+            words = Path(f"/proc/{pid}/cmdline").read_text()
+            if words and f"\0{directory}\0" not in words:  # one that is dying has none any more
                 raise HostError(f"process {pid}, named in {directory / settings.ENDPOINT}, is not the sandbox")
             signal.pidfd_send_signal(process, number)
             if select.select([process], [], [], _GRACE)[0]:  # readable once it has ended
