@@ -1,7 +1,5 @@
 """Layouts of disks, real ones, looked at and edited through one appliance."""
 
-from collections.abc import Callable
-
 import pytest
 
 from builder import proc
@@ -26,26 +24,6 @@ def look(appliance, disks):
     yield plug
     if attached:
         appliance.detach()
-
-
-@pytest.fixture
-def prepare(appliance, disks) -> Callable:
-    """Change a raw disk by appliance calls, for what no tool of the host makes without root."""
-
-    def change(disk, *calls) -> None:
-        layer = disks.overlay(disk)
-        appliance.attach(layer)
-        try:
-            for name, *arguments in calls:
-                appliance.call(name, *arguments)
-        finally:
-            appliance.detach()
-        flat = disk.with_suffix(".flat")
-        proc.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", layer.path, flat])
-        flat.rename(disk)
-        layer.path.unlink()
-
-    return change
 
 
 def summary(guest: Guest) -> tuple[str, list[tuple[str, str, str]]]:
