@@ -56,10 +56,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a file that uses the demo and is not in `DEMO`: it would be built a second time."""
+    """Put the long files first; refuse one that uses the demo and is not in `DEMO`: it would be built a second time."""
     users = {item.nodeid.partition("::")[0] for item in items if "demo" in getattr(item, "fixturenames", ())}
     if unlisted := users - DEMO:
         raise pytest.UsageError(f"{', '.join(unlisted)}: uses the demo, so it belongs in DEMO in tests/conftest.py")
+    items.sort(key=_long_first)
+
+
+def _long_first(item: pytest.Item) -> tuple[bool, bool]:
+    # A long file begun last leaves the other process idle: whole runs of emi come after the demo, then the small ones.
+    return item.path.relative_to(ROOT).as_posix() not in DEMO, item.path.parent.name != "pipelines"
 
 
 @dataclass(frozen=True)
