@@ -6,7 +6,8 @@
     │   ├── ChecksumMismatch
     │   ├── SignatureInvalid
     │   ├── FormatRefused
-    │   └── ArchiveRefused
+    │   ├── ArchiveRefused
+    │   └── BundleRefused
     ├── NetworkError          4   a server said no, or could not be reached
     │   └── NetworkTrouble    4   … for a reason that may pass (retried)
     ├── HostError             5   this machine cannot do it
@@ -88,6 +89,12 @@ class ArchiveRefused(InputError):
     """The archive is damaged, holds a dangerous member, or expands beyond its limit."""
 
     advice = "`max_size` raises the limit; a dangerous member is refused always."
+
+
+class BundleRefused(InputError):
+    """The bundle is damaged, incomplete, not signed by whom it should be, or its key does not open it."""
+
+    advice = "`emi bundle-info MANIFEST` shows what the manifest says and what of it holds. Nothing was kept."
 
 
 class NetworkError(EmiError):

@@ -80,6 +80,41 @@ class ImageFile(_Artifact):
         return self.model_copy(update={"virtual_size": size, "window": None, "kernel": None, "ramdisk": None})
 
 
+class Bundle(_Artifact):
+    """An instance-store bundle in the store: a manifest and the parts it names."""
+
+    noun: ClassVar[str] = "a bundle"
+    kind: Literal["bundle"] = "bundle"
+    manifest: File = Field(description="the manifest; its name is that of the object that it becomes")
+    parts: tuple[File, ...] = Field(description="in the manifest's order, named `sha1:HEX` as the manifest does")
+    type: Literal["machine", "kernel", "ramdisk"]
+    architecture: str
+    size: int = Field(description="bytes of the image inside")
+
+    def digests(self) -> tuple[str, ...]:
+        """Return the digests of the manifest and of every part."""
+        return (self.manifest.digest, *(part.digest for part in self.parts))
+
+
+class BundleLocation(_Artifact):
+    """A bundle that lies in a bucket, its manifest put there last."""
+
+    noun: ClassVar[str] = "an uploaded bundle"
+    kind: Literal["bundle-location"] = "bundle-location"
+    bucket: str
+    manifest_key: str = Field(description="the manifest's key; BUCKET/KEY is what RegisterImage calls the location")
+    region: str
+    type: Literal["machine", "kernel", "ramdisk"]
+    architecture: str
+    manifest_sha256: str = Field(description="hex, of the manifest that lies there")
+    keys: tuple[str, ...] = Field(description="the parts' keys")
+
+    @property
+    def location(self) -> str:
+        """What RegisterImage takes as ImageLocation."""
+        return f"{self.bucket}/{self.manifest_key}"
+
+
 class Snapshot(_Artifact):
     """A completed snapshot in a cloud."""
 
@@ -104,5 +139,5 @@ class MachineImage(_Artifact):
     snapshot_ids: tuple[str, ...] = ()
 
 
-Artifact = Annotated[File | ImageFile | Snapshot | MachineImage, Field(discriminator="kind")]
-ARTIFACT: TypeAdapter[File | ImageFile | Snapshot | MachineImage] = TypeAdapter(Artifact)
+AnyArtifact = File | ImageFile | Bundle | BundleLocation | Snapshot | MachineImage
+ARTIFACT: TypeAdapter[AnyArtifact] = TypeAdapter(Annotated[AnyArtifact, Field(discriminator="kind")])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from builder.image.identity import printable
-from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
+from pipelines.artifact import AnyArtifact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class StepFinished:
     kind: str
     how: str
     seconds: float
-    result: File | ImageFile | Snapshot | MachineImage
+    result: AnyArtifact
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ import sqlalchemy as sql  # noqa: TID251 - this is the door
 from builder.cloud.claims import Claim
 from builder.crashpoint import reach
 from builder.errors import DiskFull, HostError
-from pipelines.artifact import ARTIFACT, File, ImageFile, MachineImage, Snapshot
+from pipelines.artifact import ARTIFACT, AnyArtifact
 
 Status = Literal["running", "ok", "failed", "interrupted"]
 
@@ -93,7 +93,7 @@ class Effect:
 class Result:
     """Finished."""
 
-    artifact: File | ImageFile | Snapshot | MachineImage
+    artifact: AnyArtifact
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,11 @@ from typing import Any
 
 from builder.cloud.api import Call
 from builder.cloud.claims import RECIPE_TAG, Claim
-from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
+from pipelines.artifact import AnyArtifact, Bundle, BundleLocation, File, ImageFile, MachineImage, Snapshot
 from pipelines.journal import Abandon, Effect, Intent, Journal, Result
 from pipelines.recipe import Recipe, StepItem
 from pipelines.recipe.parts import PARTS, pick, split
-from pipelines.step import AnyArtifact, CloudStep, GuestStep, Inputs
+from pipelines.step import CloudStep, GuestStep, Inputs
 from pipelines.store import FileStore
 from pipelines.targets import Target
 
@@ -185,7 +185,7 @@ class Surveyor:
 
     def _size(self, prospect: Prospect, sizes: Mapping[str, int | None]) -> int | None:
         """Return the bytes of data that the node moves or moved: its own estimate, or those of what it is made from."""
-        if isinstance(prospect.result, File | ImageFile):
+        if isinstance(prospect.result, File | ImageFile | Bundle):
             return self.store.allocated(prospect.result)
         if Snapshot in prospect.node.items[0].step.accepts:
             return None  # registering moves none
@@ -211,7 +211,7 @@ class Surveyor:
         if last is None or not isinstance(last.word, Result):
             return None
         artifact = last.word.artifact
-        if isinstance(artifact, (File, ImageFile)):
+        if isinstance(artifact, (File, ImageFile, Bundle)):
             return artifact if self.store.holds(artifact) else None
         step = node.cloud_step
         return artifact if step and step.present(artifact, self.target.cloud) else None
@@ -291,6 +291,10 @@ def _name(artifact: AnyArtifact) -> str:
     match artifact:
         case File() | ImageFile():
             return artifact.digest
+        case Bundle():
+            return artifact.manifest.digest
+        case BundleLocation():
+            return artifact.location
         case Snapshot():
             return artifact.snapshot_id
         case MachineImage():

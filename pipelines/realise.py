@@ -19,12 +19,12 @@ from builder.guest.guest import Exchange
 from builder.guest.session import Session
 from builder.progress import Progress
 from pipelines import locks
-from pipelines.artifact import File, ImageFile
+from pipelines.artifact import AnyArtifact, File, ImageFile
 from pipelines.home import Home
 from pipelines.journal import Abandon, Effect, Intent, Result
 from pipelines.plan import Node, Prospect, Surveyor, ingredients, key_of, labels
 from pipelines.recipe import StepItem
-from pipelines.step import AnyArtifact, CloudStep, GuestStep, Inputs, LocalStep, Outside, Work
+from pipelines.step import CloudStep, GuestStep, Inputs, LocalStep, Outside, Work
 
 
 class Ahead:

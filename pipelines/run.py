@@ -22,13 +22,14 @@ from builder.cloud.api import Call
 from builder.cloud.claims import Claim
 from builder.errors import EmiError, HostError, InputError, InternalError, Interrupted, UsageError
 from pipelines import locks
+from pipelines.artifact import AnyArtifact
 from pipelines.events import RunFinished, RunStarted, StepFinished, StepProgress, StepStarted, Watcher
 from pipelines.home import Home
 from pipelines.journal import Journal, Run, Status
 from pipelines.plan import Node, Prospect, Surveyor, arrange, bind, by_id, needs
 from pipelines.realise import Ahead, Realiser
 from pipelines.recipe import Recipe, StepItem
-from pipelines.step import AnyArtifact, GuestStep, Outside
+from pipelines.step import GuestStep, Outside
 from pipelines.store import FileStore
 from pipelines.targets import Target
 

@@ -26,9 +26,7 @@ from builder.guest.overlay import Layer
 from builder.guest.session import Session
 from builder.image.stream import ImageReader
 from builder.progress import Progress
-from pipelines.artifact import File, ImageFile, ImageFormat, MachineImage, Snapshot
-
-AnyArtifact = File | ImageFile | Snapshot | MachineImage
+from pipelines.artifact import AnyArtifact, File, ImageFile, ImageFormat
 
 
 class Options(BaseModel):

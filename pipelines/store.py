@@ -23,7 +23,7 @@ from builder.image.identity import Identity, require_safe
 from builder.image.reader import open_image, window
 from builder.image.stream import ImageReader
 from builder.image.write import content_digest
-from pipelines.artifact import File, ImageFile, ImageFormat
+from pipelines.artifact import Bundle, File, ImageFile, ImageFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,10 @@ class FileStore:
         """Say whether the object is here."""
         return (self._objects / self.name(digest)).is_file()
 
-    def holds(self, artifact: File | ImageFile) -> bool:
-        """Say whether the artifact's file is here, whole by its size, and those its overlay reads from."""
+    def holds(self, artifact: File | ImageFile | Bundle) -> bool:
+        """Say whether the artifact's files are here, whole by their size, and those an overlay reads from."""
+        if isinstance(artifact, Bundle):
+            return all(map(self.holds, (artifact.manifest, *artifact.parts)))
         return all(self.contains(digest) for digest in artifact.digests()) and not self._is_cut(artifact)
 
     def drop_if_cut(self, artifact: File | ImageFile) -> None:
@@ -78,7 +80,7 @@ class FileStore:
         except FileNotFoundError:
             return True  # pruned as we looked
 
-    def allocated(self, artifact: File | ImageFile) -> int:
+    def allocated(self, artifact: File | ImageFile | Bundle) -> int:
         """Return how many bytes of the disk the artifact's files take: its data, without holes.
 
         Of a part of a disk its own data, as a reader finds it.

@@ -31,7 +31,7 @@ from rich.text import Text
 from builder.errors import EmiError, HostError, UsageError
 from builder.pool import Lock
 from builder.units import format_size
-from pipelines.artifact import ARTIFACT, File, ImageFile, MachineImage, Snapshot
+from pipelines.artifact import ARTIFACT, AnyArtifact, Bundle, BundleLocation, File, ImageFile, MachineImage, Snapshot
 from pipelines.events import (
     Event,
     RunFinished,
@@ -48,7 +48,7 @@ _QUIET = 10.0  # seconds between two progress lines of one step where no termina
 _OFTEN = 1.0  # the same for programs that read JSON lines
 
 
-def summary(artifact: File | ImageFile | Snapshot | MachineImage) -> str:
+def summary(artifact: AnyArtifact) -> str:
     """Return a result in a few words."""
     match artifact:
         case File():
@@ -57,6 +57,11 @@ def summary(artifact: File | ImageFile | Snapshot | MachineImage) -> str:
             part = f"bytes from {artifact.offset} of " if artifact.window else ""
             size = format_size(artifact.virtual_size)
             return f"{artifact.format} disk of {size}, {part}{_short(artifact.digest)}"
+        case Bundle():
+            size = format_size(artifact.size)
+            return f"{artifact.manifest.name}, {artifact.type}, {len(artifact.parts)} parts, {size} inside"
+        case BundleLocation():
+            return artifact.location
         case Snapshot():
             proven = "read back and equal" if artifact.verified else "not read back"
             return f"{artifact.snapshot_id}, {artifact.volume_size} GiB, {artifact.blocks} blocks, {proven}"

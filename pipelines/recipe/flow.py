@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.artifact import ImageFile
+from pipelines.artifact import AnyArtifact, ImageFile
 from pipelines.kinds import Kinds
 from pipelines.recipe.model import Output
 from pipelines.recipe.nodes import MapNode, Node, noun
@@ -15,7 +15,7 @@ from pipelines.recipe.parts import PARTS, split
 from pipelines.recipe.problems import any_of, closest, quoted
 from pipelines.recipe.shape import Referred, dotted
 from pipelines.recipe.source import Findings, Span
-from pipelines.step import AnyArtifact, GuestStep, Options, Step
+from pipelines.step import GuestStep, Options, Step
 
 
 @dataclass(frozen=True, kw_only=True)

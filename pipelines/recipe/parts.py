@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from builder.errors import InputError
-from pipelines.artifact import File, ImageFile
-from pipelines.step import AnyArtifact
+from pipelines.artifact import AnyArtifact, File, ImageFile
 
 PARTS: Mapping[str, type[AnyArtifact]] = {"kernel": File, "ramdisk": File}  # fields of ImageFile
 

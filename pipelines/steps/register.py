@@ -11,8 +11,8 @@ from pydantic import Field
 from builder.cloud import images
 from builder.cloud.api import BlockDevice, Call, Cloud, ImageSpec
 from builder.cloud.claims import TAG, Claim, only, tag_problems, taken_by
-from pipelines.artifact import MachineImage, Snapshot
-from pipelines.step import AnyArtifact, CloudStep, Inputs, Options, Work
+from pipelines.artifact import AnyArtifact, MachineImage, Snapshot
+from pipelines.step import CloudStep, Inputs, Options, Work
 
 # EC2's RegisterImage: "3-128 alphanumeric characters, parentheses, square brackets, spaces, periods, slashes, dashes,
 # single quotes, at-signs, or underscores".

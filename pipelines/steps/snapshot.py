@@ -14,8 +14,8 @@ from builder.cloud.ledger import Ledger
 from builder.digest import BLOCK
 from builder.image.raw import RawReader
 from builder.image.stream import ImageReader
-from pipelines.artifact import File, ImageFile, Snapshot
-from pipelines.step import AnyArtifact, CloudStep, Inputs, Options, Reference, Work
+from pipelines.artifact import AnyArtifact, File, ImageFile, Snapshot
+from pipelines.step import CloudStep, Inputs, Options, Reference, Work
 
 
 class SnapshotOptions(Options):
