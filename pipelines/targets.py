@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from builder.cloud.api import Call, Cloud
 from builder.cloud.aws import Aws, Settings
+from builder.cloud.identity import BundlingIdentity, nobody
 from builder.errors import UsageError
 from builder.progress import SILENT, Progress
 from builder.sandbox import lifecycle
@@ -26,11 +27,16 @@ SANDBOX = "sandbox"
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One account in one region of one cloud; `identity` names it in keys."""
+    """One account in one region of one cloud; `identity` names it in keys.
+
+    `bundling` returns for whom and by whom bundles are made for it. It reads files, and asks the cloud for its
+    certificate where no file has that, at its first call; it raises UsageError that names what is not configured.
+    """
 
     name: str
     identity: str
     cloud: Cloud
+    bundling: Callable[[], BundlingIdentity] = nobody
 
 
 def choose(name: str | None) -> str:

@@ -1,16 +1,22 @@
 """What emi asks of a cloud, and the records that come back. No boto3, no cloud's name.
 
-Each implementation (aws.py, later eucalyptus.py) raises only errors of builder/errors.py, retries what may be
-retried, and reports every call it makes through `on_call`, so that a plan can be held against what was done.
+Each implementation (aws.py, eucalyptus.py) raises only errors of builder/errors.py, retries what may be retried, and
+reports every call it makes through `on_call`, so that a plan can be held against what was done. What it cannot do it
+says beforehand, as `Capabilities`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from builder.cloud.claims import Claim
+from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from builder.cloud.s3 import S3
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,61 @@ class Call:
 
     def __str__(self) -> str:
         return f"{self.service}:{self.action}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lack:
+    """Why a cloud cannot do a call, and what to do instead: a sentence each, for a user."""
+
+    why: str
+    instead: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Which names are allowed: the pattern that a whole name matches, and the same in words."""
+
+    pattern: str
+    words: str
+
+    def admits(self, name: str) -> bool:
+        """Say whether the name is allowed."""
+        return re.fullmatch(self.pattern, name) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a cloud can do and how it wants to be asked, as values that cost no call. Steps ask these, never its name.
+
+    `lacks` holds the calls that it refuses, or answers with success and does not do; what is not in it, it does.
+    `register_fields` are the parameters of RegisterImage that it takes, in EC2's words; `tag_on_register` says whether
+    tags may be among them (else they are set right after, and a crash between is made good by what is adopted).
+    `root_device` is what to call the root volume, `device_name` and `image_name` what it lets these be called.
+    `bucket_root`: it looks for a bundle's parts at the root of the bucket, whatever stands before the manifest's name.
+    `bundle_acl` is the canned ACL that lets it read a bundle; `largest_bundle` is of the image inside, in bytes.
+    """
+
+    lacks: Mapping[Call, Lack] = field(default_factory=dict)
+    register_fields: frozenset[str]
+    tag_on_register: bool
+    architectures: frozenset[str]
+    image_name: Rule
+    device_name: Rule
+    root_device: str
+    bucket_root: bool = False
+    bundle_acl: str = "aws-exec-read"
+    largest_bundle: int
+
+    @property
+    def ebs_direct(self) -> bool:
+        """Whether it has the EBS direct APIs, by which a snapshot is written without an instance."""
+        return Call("ebs", "StartSnapshot") not in self.lacks
+
+    def require(self, *calls: Call) -> None:
+        """Raise UsageError for the first of the calls that it cannot do: why, and what to do instead."""
+        for call in calls:
+            if lack := self.lacks.get(call):
+                raise UsageError(f"this cloud cannot do {call}: {lack.why}", hint=lack.instead)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +112,23 @@ class BlockDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """What RegisterImage is asked for: EC2's own words for each field."""
+    """What RegisterImage is asked for: EC2's own words for each field; None leaves it to the cloud.
+
+    With `image_location` (BUCKET/KEY of a manifest) it is an instance-store image: then its root device is the
+    bundle's, `root_device_name` None, and `block_devices` are ephemeral ones. `platform` is `windows` or None.
+    """
 
     name: str
     description: str = ""
-    architecture: str = "x86_64"
-    root_device_name: str = "/dev/xvda"
-    virtualization_type: str = "hvm"
+    image_location: str | None = None
+    architecture: str | None = "x86_64"
+    root_device_name: str | None = "/dev/xvda"
+    virtualization_type: str | None = "hvm"
+    kernel_id: str | None = None
+    ramdisk_id: str | None = None
+    platform: str | None = None
     boot_mode: str | None = None
-    ena_support: bool = True
+    ena_support: bool | None = True
     sriov_net_support: str | None = None
     imds_support: str | None = None
     tpm_support: str | None = None
@@ -69,7 +138,11 @@ class ImageSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
-    """An image as the cloud describes it; `state` is pending, available, failed, …"""
+    """An image as the cloud describes it; `state` is pending, available, failed, …
+
+    `image_type` is machine, kernel or ramdisk; `root_device_type` ebs or instance-store; `image_location` BUCKET/KEY of
+    the manifest where it is instance-store, else OWNER/NAME; `platform` windows or "".
+    """
 
     image_id: str
     name: str
@@ -78,6 +151,13 @@ class ImageRecord:
     state_reason: str = ""
     architecture: str = ""
     root_device_name: str = ""
+    root_device_type: str = ""
+    virtualization_type: str = ""
+    image_location: str = ""
+    image_type: str = "machine"
+    kernel_id: str | None = None
+    ramdisk_id: str | None = None
+    platform: str = ""
     boot_mode: str | None = None
     snapshot_ids: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -97,6 +177,14 @@ class Cloud(Protocol):
     @property
     def region(self) -> str:
         """The region's name."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this cloud can do. Nothing is asked of it."""
+
+    @property
+    def s3(self) -> S3:
+        """Its object store, with the same credentials. Nothing is connected before the first call."""
 
     def account(self) -> str:
         """Return the account id of the credentials (asked once, then remembered)."""

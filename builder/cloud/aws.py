@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from builder import pool
+from builder.bundle.limits import LARGEST_IMAGE_EC2
 from builder.cloud import records
-from builder.cloud.api import BlockRef, Call, ImageRecord, ImageSpec, SnapshotRecord
+from builder.cloud.api import BlockRef, Call, Capabilities, ImageRecord, ImageSpec, Rule, SnapshotRecord
 from builder.cloud.blocks import BlockClient
 from builder.cloud.claims import TAG, Claim, taken_by
 from builder.cloud.limits import limits
 from builder.cloud.pacer import Pacer
+from builder.cloud.s3 import S3
 from builder.cloud.settings import Settings
 from builder.cloud.sigv4 import Signer
 from builder.cloud.wait import Patience, wait_until
@@ -42,6 +44,37 @@ _START_TIMEOUT = 1440
 _NAME_SETTLE = Patience(deadline=120, settle=60)
 _ATTEMPTS = 1000  # the limit in time comes first
 
+# RegisterImage of the EC2 API reference: its parameters, and the characters that its Name takes.
+CAPABILITIES = Capabilities(
+    register_fields=frozenset(
+        {
+            "Architecture",
+            "BlockDeviceMappings",
+            "BootMode",
+            "Description",
+            "EnaSupport",
+            "ImageLocation",
+            "ImdsSupport",
+            "KernelId",
+            "Name",
+            "RamdiskId",
+            "RootDeviceName",
+            "SriovNetSupport",
+            "TagSpecifications",
+            "TpmSupport",
+            "VirtualizationType",
+        }
+    ),
+    tag_on_register=True,
+    architectures=frozenset({"arm64", "i386", "x86_64"}),
+    image_name=Rule(
+        pattern=r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}", words="3 to 128 letters, digits, spaces and ( ) [ ] . / - ' @ _"
+    ),
+    device_name=Rule(pattern=r"/dev/(sd|xvd)[a-z]{1,2}[0-9]{0,2}", words="/dev/sda1, /dev/xvda, …"),
+    root_device="/dev/xvda",
+    largest_bundle=LARGEST_IMAGE_EC2,
+)
+
 
 class Aws:
     """One account in one region. Nothing is loaded, looked up or connected before the first call."""
@@ -57,6 +90,7 @@ class Aws:
         self._settings = settings
         self._on_call, self._progress = on_call, Sparing(progress)
         self._rate = blocks_a_second
+        self._s3 = S3(settings, on_call=on_call, progress=progress)
         self._lock = pool.Lock()
         self._session_made: Session | None = None
         self._blocks_made: BlockClient | None = None
@@ -67,6 +101,16 @@ class Aws:
     def region(self) -> str:
         """The region's name."""
         return self._settings.region
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this cloud can do. Nothing is asked of it."""
+        return CAPABILITIES
+
+    @property
+    def s3(self) -> S3:
+        """Its object store, with the same credentials. Nothing is connected before the first call."""
+        return self._s3
 
     def close(self) -> None:
         """Close the connections that carried blocks; the next call opens new ones."""

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from builder import proc
-from builder.cloud.api import BlockDevice, Call, ImageSpec
-from builder.cloud.aws import Aws
+from builder.cloud.api import BlockDevice, Call, ImageSpec, Lack
+from builder.cloud.aws import CAPABILITIES, Aws
 from builder.cloud.claims import TAG, Claim, only
 from builder.cloud.cleanup import deregister
 from builder.cloud.images import wait_available
 from builder.cloud.snapshots import wait_completed
 from builder.digest import BLOCK
-from builder.errors import CloudConflict, CloudDenied, CloudError, CloudNotFound
+from builder.errors import CloudConflict, CloudDenied, CloudError, CloudNotFound, UsageError
 
 ROOT = Path(__file__).parents[3]
 DATA = b"\x17" * BLOCK
@@ -195,3 +195,19 @@ def test_nothing_of_botocore_is_loaded_before_the_first_call():
         "print([name for name in sys.modules if name.startswith(('boto', 'urllib3'))])"
     )
     assert proc.run([sys.executable, "-c", code], directory=ROOT).stdout == b"[]\n"
+
+
+def test_what_the_cloud_cannot_do_is_refused_with_why_and_what_to_do_instead() -> None:
+    start = Call("ebs", "StartSnapshot")
+    without = dataclasses.replace(CAPABILITIES, lacks={start: Lack(why="it has no such API.", instead="Bundle it.")})
+    assert not without.ebs_direct
+    without.require(Call("ec2", "RegisterImage"))
+    with pytest.raises(UsageError, match=r"ebs:StartSnapshot: it has no such API") as caught:
+        without.require(Call("ec2", "RegisterImage"), start)
+    assert caught.value.hint == "Bundle it."
+
+
+@pytest.mark.parametrize(("name", "admitted"), [("a b@[c]", True), ("ab", False), ("a" * 129, False), ("a+b", False)])
+def test_which_names_an_image_may_have_is_told_before_any_call(name: str, admitted: bool) -> None:
+    assert CAPABILITIES.ebs_direct
+    assert CAPABILITIES.image_name.admits(name) == admitted
