@@ -4,6 +4,8 @@
     GuestStep   returns edits as values          neighbours share one appliance launch; scratch is thrown away
     CloudStep   find / start / finish            adopted by claim, else created; `finish` is re-entrant
 
+A Shorthand is a kind too, but never run: the steps it stands for take its place while the recipe is read.
+
 A step is stateless. Everything it may know comes as an argument: its options, its inputs, and where it works.
 """
 
@@ -215,3 +217,30 @@ class CloudStep(Step[Opts]):
     @abstractmethod
     def present(self, artifact: AnyArtifact, cloud: Cloud) -> bool:
         """Say whether the cloud still has it. Only reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meant:
+    """One of the steps that a shorthand stands for, as if it stood in the recipe.
+
+    `name` is what follows the shorthand's own id in that step's, "" for the one that has it as it is: the last.
+    `source` and options that are references name steps as recipes do, or others of the shorthand by what `its` returns.
+    """
+
+    name: str
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)  # JSON values, as a recipe holds them
+    source: str
+
+
+def its(name: str) -> str:
+    """Return how a Meant names another of the same shorthand; no id can be so."""
+    return f"\0{name}"
+
+
+class Shorthand(Step[Opts]):
+    """Stands for several steps, which are planned, run and remembered one by one; it is itself never run."""
+
+    @abstractmethod
+    def stands_for(self, options: Opts, source: str) -> Sequence[Meant]:
+        """Return the steps in the order they run in; `source` names the step whose result comes in. Pure."""

@@ -11,6 +11,7 @@ from pipelines.kinds import BUILT_IN, Kinds
 from pipelines.recipe import grammar
 from pipelines.recipe.compose import compose
 from pipelines.recipe.declarations import declare
+from pipelines.recipe.expand import expand
 from pipelines.recipe.flow import Draft, Flow
 from pipelines.recipe.items import Items
 from pipelines.recipe.model import Recipe, StepItem
@@ -72,6 +73,7 @@ class _Reader:
         drafts = self._drafts(root.entries.get("steps"), variables)
         if not drafts:
             return None
+        drafts = expand(drafts, self._kinds, self._findings)
         flow = Flow(drafts, self._kinds, self._findings)
         sources = flow.bind()
         outputs = flow.outputs(root.get("outputs"))
