@@ -11,13 +11,17 @@ from pathlib import Path
 from builder.errors import DiskFull
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
     """Replace `path` with `data`; after a crash the file holds the old bytes or the new ones, never a mixture.
 
-    A crash may leave `.NAME.new` beside it, which the next write replaces. Raises DiskFull.
+    `private` is for its owner only, mode 0600, from its first byte on. A crash may leave `.NAME.new` beside it, which
+    the next write replaces. Raises DiskFull.
     """
     aside = path.with_name(f".{path.name}.new")
-    with translate_disk_full(aside), open(aside, "wb") as out:
+    if private:
+        aside.unlink(missing_ok=True)  # one that a crash left may be open to others
+    mode = 0o600 if private else 0o666
+    with translate_disk_full(aside), open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
         out.write(data)
         out.flush()
         os.fsync(out.fileno())

@@ -204,10 +204,19 @@ def sandbox_start(
         bool | None, typer.Option("--tls/--no-tls", help="A port for TLS beside it; by default as it was last.")
     ] = None,
     tls_port: Annotated[int, typer.Option("--tls-port", help="The TLS port; by default as above.")] = 0,
+    personality: Annotated[
+        str | None,
+        typer.Option("--personality", help="The cloud it is like, aws (default) or eucalyptus; fixed at first start."),
+    ] = None,
+    release: Annotated[
+        str | None, typer.Option("--release", help="That of Eucalyptus, such as 4.4.2; by default as last, then 5.1.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Start the embedded cloud, or say that it runs; it keeps its state and is kept until stopped."""
-    sandbox.start(directory, port=port, tls=tls, tls_port=tls_port, as_json=json)
+    sandbox.start(
+        directory, port=port, tls=tls, tls_port=tls_port, personality=personality, release=release, as_json=json
+    )
 
 
 @sandbox_app.command("stop")

@@ -20,6 +20,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tls", action=argparse.BooleanOptionalAction)
     parser.add_argument("--tls-port", type=int, default=0)
+    parser.add_argument("--personality")
+    parser.add_argument("--release")
     parser.add_argument("--detach", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -49,7 +51,15 @@ def _serve(options: argparse.Namespace, told: int | None) -> None:
             os.close(told)
 
     directory = options.directory.resolve()
-    server.serve(directory, port=options.port, tls=options.tls, tls_port=options.tls_port, ready=ready)
+    server.serve(
+        directory,
+        port=options.port,
+        tls=options.tls,
+        tls_port=options.tls_port,
+        personality=options.personality,
+        release=options.release,
+        ready=ready,
+    )
 
 
 def _detach() -> int:

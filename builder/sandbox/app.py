@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from builder.sandbox import audit, sending
 from builder.sandbox.access import claim, words
 from builder.sandbox.access.gate import Gate
+from builder.sandbox.bundling import Bundling
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.faults.seam import Faults, Met
 from builder.sandbox.own import OwnPages
@@ -46,7 +47,9 @@ class Service(Protocol):
 class App:
     """Everything behind the port."""
 
-    def __init__(self, directory: Path, cloud: Cloud, gate: Gate, services: Sequence[Service]) -> None:
+    def __init__(
+        self, directory: Path, cloud: Cloud, gate: Gate, services: Sequence[Service], bundling: Bundling
+    ) -> None:
         self._directory = directory
         self._cloud = cloud
         self._gate = gate
@@ -55,7 +58,7 @@ class App:
         self._faults = Faults(cloud.state, directory)
         gate.clock = self._faults.clock
         actions = {name: sorted(service.actions) for name, service in self._services.items()}
-        self._own = OwnPages(directory, cloud, self._faults.table, actions)
+        self._own = OwnPages(directory, cloud, self._faults.table, actions, bundling)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., sending.Write]) -> Iterable[bytes]:
         """Answer one request."""

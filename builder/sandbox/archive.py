@@ -1,7 +1,8 @@
 """A sandbox's whole state in one file, to be carried elsewhere: `.tar.zst`, holes left out.
 
     emi-sandbox.json    first: {"version": 1, …}, so that what is too new is refused before anything is unpacked
-    settings.json       keys, region, settle time; ports and certificates stay with their directory
+    settings.json       keys, region, personality, settle time; ports and TLS's certificates stay with their directory
+    *.pem               the cloud's and the first account's pairs for bundles, as far as they were made
     state.sqlite        a consistent copy made by SQLite itself
     everything else of the state, as it lies in the directory
     digests.json        last: {name: digest} of all the members between; of one with several names, the first name
@@ -34,6 +35,7 @@ from builder.sandbox import replacing, settings, tarball
 VERSION = 1
 _FIRST, _LAST = "emi-sandbox.json", "digests.json"
 _DATABASE = "state.sqlite"
+_CARRIED = {settings.SETTINGS, *settings.BUNDLING}  # of what a directory keeps for itself, what travels too
 _LEVEL = 3  # zstd's default: faster than the disk on two cores
 
 
@@ -79,6 +81,9 @@ def _members(directory: Path, tar: tarfile.TarFile, scratch: Path) -> Iterator[t
             yield _DATABASE, tarball.add(tar, scratch, _DATABASE)
     finally:
         scratch.unlink(missing_ok=True)
+    for name in settings.BUNDLING:
+        if (directory / name).exists():
+            yield name, tarball.add(tar, directory / name, name)
     names: dict[tuple[int, int], str] = {}  # a file that is there under several names travels once
     for entry in replacing.state_entries(directory):
         if entry.name.startswith(_DATABASE):
@@ -183,7 +188,7 @@ def _is_plain(member: tarfile.TarInfo) -> bool:
         and not path.is_absolute()
         and ".." not in path.parts
         and not path.parts[0].startswith(".")
-        and (member.name == settings.SETTINGS or path.parts[0] not in replacing.KEPT)
+        and (member.name in _CARRIED or path.parts[0] not in replacing.KEPT)
     )
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import http.client
-import json
 import os
 import secrets
 import select
 import signal
-import ssl
 import subprocess  # noqa: TID251 - its TimeoutExpired; processes start in builder/proc.py
 import sys
 import time
@@ -21,34 +19,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urlencode, urlsplit
+from typing import Self
+from urllib.parse import urlencode
 
 import builder
 from builder import pool, proc
 from builder.errors import BusyError, HostError
-from builder.sandbox import settings
+from builder.sandbox import endpoint, settings
 
 _POLL = 0.02  # seconds
-_PATIENCE = 10  # seconds for a running server to answer
+_PATIENCE = 10  # seconds for a running server to say where it listens, or to end
 _GRACE = 2  # seconds for SIGTERM before SIGKILL
 _LEASE = 10  # seconds for which calls wait after the last word of who had them wait
 _TAIL = 2000  # characters of the server's log shown in an error
 
-
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """How to reach a running sandbox: `url` is its TLS port where it has one, and `ca_file` then whom to trust."""
-
-    url: str
-    plain_url: str
-    tls_url: str | None
-    region: str
-    access_key: str
-    secret_key: str
-    ca_file: Path | None
-    pid: int
-    directory: Path
+Endpoint = endpoint.Endpoint
+ask = endpoint.ask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +50,16 @@ class Status:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What bundles are made with, as PEM files: the cloud's certificate, an account's own and its private key (RSA)."""
+
+    account: str
+    cloud_certificate: Path
+    certificate: Path
+    private_key: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Account:
     """An account beside the directory's first one, and its root's access key."""
 
@@ -73,20 +69,34 @@ class Account:
 
 
 def start(
-    directory: Path, *, port: int = 0, tls: bool | None = None, tls_port: int = 0, timeout: float = 30
+    directory: Path,
+    *,
+    port: int = 0,
+    tls: bool | None = None,
+    tls_port: int = 0,
+    personality: str | None = None,
+    release: str | None = None,
+    timeout: float = 30,
 ) -> Endpoint:
     """Start the sandbox of `directory`, or adopt the one that runs there already, and return once it answers.
 
     The plain port is always there; `tls` says whether one for TLS is as well (None: as last time). A port of 0 means
-    the one it had last, or any that is free; one that is adopted keeps the ports it has. Raises HostError when it
-    cannot start, with its own words; BusyError when another start or stop takes longer than `timeout` seconds.
+    the one it had last, or any that is free. `personality` is `aws` or `eucalyptus`, of the first start for good
+    (None: as it is, at first `aws`); `release` is the one of Eucalyptus, such as 4.4 (None: as last time, at first
+    5.1). One that is adopted keeps the ports and the release it has. Raises HostError when it cannot start, with its
+    own words; UsageError when the directory has another personality; BusyError when another start or stop takes longer
+    than `timeout` seconds.
     """
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory, timeout):
+        settings.check(directory, personality, release)
         found = _find(directory)
         if found is None:
-            _launch(directory, _options(port, tls_port, tls=tls), timeout)
+            options = _options(port, tls_port, tls=tls)
+            options += ["--personality", personality] if personality else []
+            options += ["--release", release] if release else []
+            _launch(directory, options, timeout)
             found = _find(directory)
     if found is None:
         raise HostError(f"the sandbox in {directory} ended right after its start; see {directory / settings.LOG}")
@@ -103,7 +113,7 @@ def stop(directory: Path, *, timeout: float = 30) -> bool:
         if not _is_serving(directory):
             return False
         try:
-            _end(directory, _endpoint(directory).pid)
+            _end(directory, endpoint.read(directory).pid)
         except FileNotFoundError:
             message = f"the sandbox in {directory} is starting at this moment"
             raise BusyError(message, hint="try again in a second") from None
@@ -121,7 +131,7 @@ def at_rest(directory: Path, *, timeout: float = 30) -> Iterator[None]:
     with _alone(directory, timeout):
         ran = _is_serving(directory)
         if ran:
-            _end(directory, _endpoint(directory).pid)
+            _end(directory, endpoint.read(directory).pid)
         try:
             yield
         finally:
@@ -162,6 +172,21 @@ def add_account(directory: Path, name: str) -> Account:
     if found is None:
         raise HostError(f"no sandbox runs in {directory}", hint="start it: emi sandbox start")
     return Account(**ask(found.endpoint, f"/_sandbox/accounts?{urlencode({'name': name})}", method="PUT"))
+
+
+def identity(directory: Path, account: str | None = None) -> Identity:
+    """Return what bundles of an account (None: the first) are made with in the running sandbox of `directory`.
+
+    The files are there, durably, and stay the same from then on. Raises HostError when no sandbox runs there, or it
+    has no such account.
+    """
+    found = _find(directory.resolve())
+    if found is None:
+        raise HostError(f"no sandbox runs in {directory}", hint="start it: emi sandbox start")
+    words = f"?{urlencode({'account': account})}" if account else ""
+    told = ask(found.endpoint, f"/_sandbox/identity{words}", method="PUT")
+    number = told.pop("account")
+    return Identity(account=number, **{name: Path(file) for name, file in told.items()})
 
 
 @contextmanager
@@ -241,8 +266,8 @@ def _find(directory: Path) -> Status | None:
     deadline = time.monotonic() + _PATIENCE
     while _is_serving(directory):
         try:
-            endpoint = _endpoint(directory)
-            return Status(endpoint=endpoint, **ask(endpoint, "/_sandbox/status"))
+            end = endpoint.read(directory)
+            return Status(endpoint=end, **ask(end, "/_sandbox/status"))
         except (OSError, http.client.HTTPException) as error:  # starting, or ending, at this moment
             trouble = str(error)
         if time.monotonic() > deadline:
@@ -251,18 +276,11 @@ def _find(directory: Path) -> Status | None:
     return None
 
 
-def _endpoint(directory: Path) -> Endpoint:
-    """Return how the running server says it is reached. Raises FileNotFoundError before it has."""
-    values = json.loads((directory / settings.ENDPOINT).read_text())
-    ca_file = Path(values.pop("ca_file")) if values["ca_file"] else values.pop("ca_file")
-    return Endpoint(**values | {"directory": Path(values["directory"])}, ca_file=ca_file)
-
-
 class _Pause:
     """Calls of a running sandbox wait inside the block; see builder/sandbox/pause.py."""
 
-    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
-        self._endpoint = endpoint
+    def __init__(self, end: Endpoint, timeout: float) -> None:
+        self._endpoint = end
         self._timeout = timeout
         self._holder = secrets.token_hex(8)
         self._changed = pool.Condition()
@@ -319,32 +337,3 @@ def _end(directory: Path, pid: int) -> None:
         return  # it ended by itself
     finally:
         os.close(process)
-
-
-def ask(endpoint: Endpoint, path: str, *, method: str = "GET", body: bytes = b"") -> dict[str, Any]:
-    """Return what the running sandbox answers on a page of its own.
-
-    Raises HostError when it refuses or fails, OSError and HTTPException when it cannot be reached.
-    """
-    address = urlsplit(endpoint.url).netloc
-    connection = (
-        http.client.HTTPSConnection(
-            address, timeout=_PATIENCE, context=ssl.create_default_context(cafile=endpoint.ca_file)
-        )
-        if endpoint.ca_file
-        else http.client.HTTPConnection(address, timeout=_PATIENCE)
-    )
-    try:
-        connection.request(method, path, body)
-        response = connection.getresponse()
-        text = response.read()
-        if response.status >= 400:
-            said = f": {text.decode(errors='replace')}" if text else ""
-            raise HostError(
-                f"the sandbox answered {method} {path} with {response.status} {response.reason}{said}",
-                hint=f"{endpoint.directory / settings.LOG} may say why.",
-            )
-        answer: dict[str, Any] = json.loads(text or b"{}")
-        return answer
-    finally:
-        connection.close()

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from builder.sandbox import audit, contents, page
 from builder.sandbox.access import accounts
+from builder.sandbox.bundling import Bundling
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.faults import page as faults_page
 from builder.sandbox.faults.table import Table as Faults
 from builder.sandbox.pause import Pause
 from builder.sandbox.protocols import rest_json
+from builder.sandbox.records import Account
 from builder.sandbox.tables import Table
-from builder.sandbox.wire import Answer, Request
+from builder.sandbox.wire import ACCOUNT, Answer, Request
 
 _OWN = "/_sandbox/"
 _PAGE = 4 << 20  # bytes of the call list in one answer
@@ -29,11 +31,14 @@ _LONGEST = 60  # seconds of a pause without being renewed
 class OwnPages:
     """Answers for what is not a service's."""
 
-    def __init__(self, directory: Path, cloud: Cloud, faults: Faults, actions: Mapping[str, list[str]]) -> None:
+    def __init__(
+        self, directory: Path, cloud: Cloud, faults: Faults, actions: Mapping[str, list[str]], bundling: Bundling
+    ) -> None:
         self._directory = directory
         self._cloud = cloud
         self._faults = faults
         self._actions = actions
+        self._bundling = bundling
         self.pause = Pause()
 
     def wanted(self, request: Request) -> bool:
@@ -51,6 +56,7 @@ class OwnPages:
             "actions": lambda: rest_json.answer(dict(self._actions)),
             "faults": lambda: faults_page.answer(self._faults, request),
             "accounts": lambda: accounts.answer(self._cloud.state, request),
+            "identity": lambda: self._identity(request),
             "pause": lambda: self._pause(request),
         }
         return answers.get(request.path.removeprefix(_OWN), lambda: Answer(status=404))()
@@ -67,6 +73,24 @@ class OwnPages:
             return Answer(status=400)
         act = self.pause.renew if "renew" in request.query else self.pause.hold
         return rest_json.answer({"held": act(holder, int(text))})
+
+    def _identity(self, request: Request) -> Answer:
+        """Say in which files an account's pair for bundles and the cloud's certificate are, made if need be.
+
+        PUT with ?account= (the first one's without). Not what is in them: that is for who may read the directory.
+        """
+        if request.method != "PUT":
+            return Answer(status=405, headers={"Allow": "PUT"})
+        number = request.query.get("account", ACCOUNT)
+        if number != ACCOUNT and number not in self._cloud.state.all(Account):
+            return Answer(status=404)
+        pair = self._bundling.account(number)
+        files = {
+            "cloud_certificate": str(self._bundling.cloud().certificate),
+            "certificate": str(pair.certificate),
+            "private_key": str(pair.key),
+        }
+        return rest_json.answer({"account": number, **files})
 
     def _calls(self, text: str) -> Answer:
         """Return the calls from a byte of the list, and where the next look begins."""

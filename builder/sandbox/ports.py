@@ -65,6 +65,8 @@ class Ports:
             "plain_url": plain_url,
             "tls_url": tls_url,
             "region": chosen.region,
+            "personality": chosen.personality,
+            "release": chosen.release,
             "access_key": chosen.access_key,
             "secret_key": chosen.secret_key,
             "ca_file": str(directory / settings.CA) if tls else None,

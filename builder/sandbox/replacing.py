@@ -10,7 +10,7 @@ The new state is prepared in `incoming.new` and takes the old one's place in ste
 
 `finish` carries on from wherever a crash left it; the server calls it before it reads anything. What belongs to the
 directory and not to its state (`KEPT`) stays: locks, log, certificates, and unless the new state brings its own, the
-settings.
+settings and the pairs for bundles.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ KEPT = frozenset(
         settings.LOG,
         settings.CA,
         settings.PAIR,
+        *settings.BUNDLING,
         NEW,
         INCOMING,
         ARRIVING,

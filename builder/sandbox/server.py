@@ -20,6 +20,7 @@ from builder.sandbox.access.gate import Gate
 from builder.sandbox.access.iam import Iam
 from builder.sandbox.access.keys import Keys
 from builder.sandbox.app import App, Service
+from builder.sandbox.bundling import Bundling
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.disks import Disks
 from builder.sandbox.ebs import EbsDirect
@@ -37,24 +38,33 @@ _WATCH = 2  # seconds between looks at whether the directory is still there
 
 
 def serve(
-    directory: Path, *, port: int = 0, tls: bool | None = None, tls_port: int = 0, ready: Callable[[], None]
+    directory: Path,
+    *,
+    port: int = 0,
+    tls: bool | None = None,
+    tls_port: int = 0,
+    personality: str | None = None,
+    release: str | None = None,
+    ready: Callable[[], None],
 ) -> None:
     """Serve `directory` for good; call `ready` once requests are answered.
 
     The plain port is always there; with `tls` (None: as last time) there is one for TLS beside it, for the same
-    application. A port of 0 means the one it had last, or any that is free. Raises BusyError when another process
-    serves the directory, HostError when a port is taken.
+    application. A port of 0 means the one it had last, or any that is free; `personality` and `release` are as
+    settings.load takes them. Raises BusyError when another process serves the directory, HostError when a port is
+    taken, UsageError when the directory has another personality.
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = _lock(directory)
     # What an earlier server wrote says nothing about this one.
     (directory / settings.ENDPOINT).unlink(missing_ok=True)
     replacing.finish(directory)
-    chosen = settings.load(directory)
+    chosen = settings.load(directory, personality=personality, release=release)
     state = State(directory / "state.sqlite")
     ports = Ports.bind(directory, chosen, port, tls_port, tls=chosen.tls if tls is None else tls)
     cloud = Cloud(state, Disks(directory / "disks"), settle=chosen.settle, address=ports.address)
     gate = Gate(Keys(state, chosen), region=chosen.region)
+    bundling = Bundling(directory)
     tokens = Tokens(bytes.fromhex(chosen.key))
     s3 = S3(cloud, gate, directory / "s3")
     cloud.objects = BucketObjects(s3)
@@ -67,7 +77,7 @@ def serve(
         Ssm(cloud),
         Sts(state, gate, life=chosen.session_life),
     ]
-    app = App(directory, cloud, gate, services)
+    app = App(directory, cloud, gate, services, bundling)
     ports.remember(directory, chosen)
     pool.Background(lambda: query.service("ec2"))  # so that the first call of EC2 need not wait for it
     pool.Background(lambda: _end_with(directory, lock))

@@ -57,7 +57,7 @@ def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> str:
     source = tar.fileobj
     assert source is not None
     source.seek(member.offset_data)
-    with open(target, "xb") as file:
+    with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         for offset, length in extents:
             file.seek(offset)
             left = length

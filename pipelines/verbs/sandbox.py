@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from builder.errors import BusyError, UsageError
-from builder.sandbox import archive, lifecycle, replacing
+from builder.sandbox import archive, lifecycle, replacing, settings
 from builder.sandbox.tables import Column, Table
 from builder.units import format_size
 from pipelines import locks, targets, ui
@@ -19,23 +19,44 @@ from pipelines.journal import Journal
 _PLACES = ("account", "region", "zone")
 
 
-def start(directory: Path | None, *, port: int, tls: bool | None, tls_port: int, as_json: bool) -> None:
+def start(
+    directory: Path | None,
+    *,
+    port: int,
+    tls: bool | None,
+    tls_port: int,
+    personality: str | None,
+    release: str | None,
+    as_json: bool,
+) -> None:
     """Start the embedded cloud, or say that it runs."""
     place = directory or home().make().sandbox
-    end = lifecycle.start(place, port=port, tls=tls, tls_port=tls_port)
+    end = lifecycle.start(place, port=port, tls=tls, tls_port=tls_port, personality=personality, release=release)
     if as_json:
         ui.say_json({**asdict(end), "directory": str(end.directory), "ca_file": str(end.ca_file or "")})
         return
     ports = " and ".join(filter(None, [end.plain_url, end.tls_url]))
-    ui.say(f"The sandbox runs at {ports} (process {end.pid}), region {end.region}.")
-    if (tls and end.tls_url is None) or (port and not end.plain_url.endswith(f":{port}")):
+    ui.say(f"The sandbox runs at {ports} (process {end.pid}), region {end.region}{_like(end)}.")
+    other = release is not None and end.release != release
+    if other or (tls and end.tls_url is None) or (port and not end.plain_url.endswith(f":{port}")):
         ui.warn("It was running already, as it is: `emi sandbox stop` first to start it otherwise.")
     ui.say(f"What is in it: `emi sandbox status`, or {end.plain_url}/ in a browser. Its state is in {end.directory}.")
     ui.say("To point other tools at it:")
-    ui.say(f"  export AWS_ENDPOINT_URL={end.url} AWS_DEFAULT_REGION={end.region}")
+    if end.personality == settings.EUCALYPTUS:
+        urls = {"EC2": "ec2", "S3": "s3", "AWS_IAM": "iam", "TOKEN": "sts", "EUCA_BOOTSTRAP": "bootstrap"}
+        ui.say("  export " + " ".join(f"{name}_URL={end.service(service)}" for name, service in urls.items()))
+        ui.say(f"  export AWS_ENDPOINT_URL_EC2={end.service('ec2')} AWS_ENDPOINT_URL_S3={end.service('s3')}")
+        ui.say(f"  export AWS_DEFAULT_REGION={end.region}")
+    else:
+        ui.say(f"  export AWS_ENDPOINT_URL={end.url} AWS_DEFAULT_REGION={end.region}")
     ui.say(f"  export AWS_ACCESS_KEY_ID={end.access_key} AWS_SECRET_ACCESS_KEY={end.secret_key}")
     if end.ca_file:
         ui.say(f"  export AWS_CA_BUNDLE={end.ca_file}")
+
+
+def _like(end: lifecycle.Endpoint) -> str:
+    """Say which cloud it is like, where that is not AWS."""
+    return f", personality {end.personality} {end.release}" if end.personality == settings.EUCALYPTUS else ""
 
 
 def stop(directory: Path | None) -> None:
@@ -61,7 +82,7 @@ def status(directory: Path | None, *, as_json: bool) -> None:
         counts = {"images": found.images, "snapshots": found.snapshots}
         ui.say_json({**where, **counts, "tables": {table.name: _plain(table) for table in tables}})
         return
-    ui.say(f"The sandbox runs at {end.url}: {found.images} images, {found.snapshots} snapshots.")
+    ui.say(f"The sandbox runs at {end.url}{_like(end)}: {found.images} images, {found.snapshots} snapshots.")
     ui.say(f"Its state is in {end.directory}; the same in a browser: {end.plain_url}/")
     for table in tables:
         if table.rows:
