@@ -31,7 +31,7 @@ from pipelines.realise import Ahead, Realiser
 from pipelines.recipe import Recipe, StepItem
 from pipelines.step import GuestStep, Outside
 from pipelines.store import FileStore
-from pipelines.targets import Target
+from pipelines.targets import Target, choose, open_target
 
 READ_ONLY = ("Describe", "List", "Get")  # how EC2 and EBS name the calls that change nothing
 
@@ -194,7 +194,11 @@ class Runner:
             mirrors=self.request.mirrors,
             store=self.store,
             epoch=self.epoch,
+            site=self._site,
         )
+
+    def _site(self, name: str | None) -> Target:
+        return self.target if name is None else open_target(choose(name), self.home, on_call=self.calls)
 
     def _pins(self, run: str, before: Run | None) -> Mapping[str, Any]:
         pins = self._pinned(before)

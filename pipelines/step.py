@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict
 
 from builder.cloud.api import Call, Cloud
 from builder.cloud.claims import Claim
+from builder.cloud.identity import BundlingIdentity
+from builder.errors import UsageError
 from builder.guest.edits import Edit, Unchanged
 from builder.guest.facts import GuestFacts
 from builder.guest.overlay import Layer
@@ -93,6 +95,26 @@ class Store(Protocol):
         """Say whether a file of that digest is in the store."""
 
 
+class Site(Protocol):
+    """One account in one region of one cloud, as a step on this machine sees it."""
+
+    @property
+    def identity(self) -> str:
+        """What names it in keys."""
+
+    @property
+    def cloud(self) -> Cloud:
+        """Its calls."""
+
+    @property
+    def bundling(self) -> Callable[[], BundlingIdentity]:
+        """For whom and by whom bundles are made for it. Raises UsageError that names what is not configured."""
+
+
+def _nowhere(name: str | None) -> Site:
+    raise UsageError(f"no cloud {name or ''} can be reached from here")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outside:
     """How a step looks at the world before anything runs: to pin what the recipe leaves open."""
@@ -102,6 +124,7 @@ class Outside:
     mirrors: Sequence[tuple[str, str]] = ()  # (URL prefix, what to read instead)
     store: Store
     epoch: int | None = None  # SOURCE_DATE_EPOCH, seconds
+    site: Callable[[str | None], Site] = _nowhere  # a cloud by its name for --cloud; None: the run's own
 
 
 @dataclass(frozen=True, kw_only=True)
