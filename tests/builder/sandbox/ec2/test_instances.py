@@ -251,7 +251,7 @@ def zoo(sandbox):
         ("instance-state-code", ["80"], [1]),
         ("availability-zone", ["*b"], [1]),
         ("image-id", ["IMAGE"], [0, 1]),
-        ("image-id", ["ami-0*0"], []),
+        ("image-id", ["ami-0?"], []),
         ("instance-type", ["t2.*"], [0]),
         ("tag:Name", ["number 1"], [1]),
         ("tag-key", ["Name"], [0, 1]),
