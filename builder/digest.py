@@ -1,6 +1,8 @@
-"""The two digests by which emi names bytes, and nothing else.
+"""The digests by which emi names bytes, and nothing else.
 
 `sha256:HEX` is the SHA-256 of a file as it lies there: downloads, qcow2 files, anything without holes.
+
+`sha1:HEX` is the SHA-1 of a part of an instance-store bundle, by which its manifest names it; of nothing else.
 
 `blocks:HEX` names the *content* of a disk image, whatever its format, without touching a hole: SHA-256 over, for each
 512 KiB block that is not all zero, in ascending order, its index (8 bytes, big-endian) and the SHA-256 of its bytes
@@ -22,12 +24,20 @@ _CHUNK = 1 << 20
 
 def file_sha256(path: Path) -> str:
     """Return `sha256:HEX` of the bytes of `path`."""
-    digest = hashlib.sha256()
+    return f"sha256:{_hashed(path, hashlib.sha256())}"
+
+
+def file_sha1(path: Path) -> str:
+    """Return `sha1:HEX` of the bytes of `path`."""
+    return f"sha1:{_hashed(path, hashlib.sha1(usedforsecurity=False))}"
+
+
+def _hashed(path: Path, digest: hashlib._Hash) -> str:
     with open(path, "rb", buffering=0) as source:
         os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"
+    return digest.hexdigest()
 
 
 def is_zero(data: bytes | bytearray | memoryview) -> bool:

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -142,8 +142,8 @@ class Realiser:
             generation, effect = self._claim_of(key)
             scratch = self.home.scratch / f"{key[:32]}.{generation}"
             scratch.mkdir(parents=True, exist_ok=True)
-            work = self._work(node, scratch, progress)
             claim = Claim(key, generation)
+            work = replace(self._work(node, scratch, progress), claim=claim)
             how = "ran"
             if effect is None:
                 effect = step.find(options, inputs, claim, cloud)
@@ -156,7 +156,7 @@ class Realiser:
                 artifact = step.finish(options, inputs, effect, cloud, work)
             except CloudFailed as error:
                 # Removed before it is given up: a crash between the two finds it gone, which is the next case.
-                _discard(step, effect, cloud, error)
+                _discard(step, effect, cloud, work, error)
                 journal.write(key, generation, Abandon(why=error.message), run=self.run)
                 _empty(scratch)
                 raise
@@ -232,15 +232,16 @@ class Realiser:
             pins=self.pins.get(node.items[0].id) or {},
             progress=progress,
             epoch=self.epoch,
+            run=self.run,
             labels=labels(self.surveyor.recipe),
             appliance=self.ahead.lend,
         )
 
 
-def _discard(step: CloudStep[Any], effect: str, cloud: Cloud, error: CloudFailed) -> None:
+def _discard(step: CloudStep[Any], effect: str, cloud: Cloud, work: Work, error: CloudFailed) -> None:
     """Remove what failed. If that fails too, both are told, and the next run tries to remove it once more."""
     try:
-        step.discard(effect, cloud)
+        step.discard(effect, cloud, work)
     except EmiError as second:
         raise CloudFailed(
             f"{error.message}\n{effect} is still there: {second.message}",

@@ -40,6 +40,7 @@ class Options(BaseModel):
 
 
 Opts = TypeVar("Opts", bound=Options)
+Told = TypeVar("Told", bound=Options)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class Store(Protocol):
 
     def seal_file(self, path: Path, *, name: str, sha256: str | None = None) -> File:
         """Take a finished file from scratch into the store; `sha256` ('sha256:HEX') when the step hashed it already."""
+
+    def seal_part(self, path: Path, *, name: str, sha1: str) -> File:
+        """Take a finished part of a bundle from scratch into the store; its maker hashed it (hex). Thread-safe."""
 
     def seal_image(
         self,
@@ -137,6 +141,11 @@ class Work:
     progress: Progress
     epoch: int | None = None  # SOURCE_DATE_EPOCH, seconds
     labels: Mapping[str, str] = field(default_factory=dict)  # tags for whatever the step makes in a cloud
+    claim: Claim | None = None  # of a cloud step: what it makes carries the claim's token
+    run: str = ""  # the run that works, for people who look at what it made
+    # Takes each part of a bundle, and the manifest's name, as soon as the part is sealed: so that the upload that
+    # follows can send it before the bundle is whole. Returns at once, raises nothing and promises nothing.
+    early: Callable[[str, File], None] = field(default=lambda _manifest, _part: None)
     # For a look inside an image: the appliance that launches for the guest steps to come, or None where there is none.
     appliance: Callable[[ImageFile], AbstractContextManager[Session | None]] = field(default=lambda _: nullcontext())
 
@@ -205,6 +214,44 @@ class GuestStep(Step[Opts]):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """A step that leads to another, as that one's preflight sees it: what it was told, its result if there is one."""
+
+    options: Options
+    result: AnyArtifact | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What leads to a step: by its source, nearest first, and so for each Reference option that is set."""
+
+    way: Sequence[Upstream] = ()
+    named: Mapping[str, Sequence[Upstream]] = field(default_factory=dict)
+
+    def told(self, kind: type[Told]) -> Told | None:
+        """Return the options of the nearest step of the way that has such, or None."""
+        return next((step.options for step in self.way if isinstance(step.options, kind)), None)
+
+    @property
+    def source(self) -> AnyArtifact | None:
+        """The step's input, when it is there already."""
+        return self.way[0].result if self.way else None
+
+
+_NOTHING = Before()
+
+
+class Forerunner(Protocol):
+    """Sends what is finished of a step's input while the rest is being made. Used from other threads."""
+
+    def begin(self) -> str:
+        """Make ready in the cloud, and return what `start` will return."""
+
+    def take(self, part: File) -> None:
+        """Send one part to where `finish` will find it."""
+
+
 class CloudStep(Step[Opts]):
     """Makes one thing in a cloud, exactly once.
 
@@ -216,11 +263,17 @@ class CloudStep(Step[Opts]):
     def calls(self, options: Opts) -> Sequence[Call]:
         """Return every kind of API call that preflight, find, start, finish and present may make."""
 
-    def preflight(self, options: Opts, cloud: Cloud, may_be_ours: Callable[[str], bool]) -> None:
+    def preflight(
+        self, options: Opts, cloud: Cloud, may_be_ours: Callable[[str], bool], before: Before = _NOTHING
+    ) -> None:
         """Raise now, before anything is spent, what `start` would be refused for later. Only reads.
 
         `may_be_ours` says whether a claim's token may still turn out to be this step's, so that `start` would adopt.
         """
+
+    def forerunner(self, options: Opts, manifest: str, cloud: Cloud, work: Work) -> Forerunner | None:
+        """Return what sends parts of the input, a bundle with that manifest, before it is whole; None: nothing does."""
+        return None
 
     @abstractmethod
     def find(self, options: Opts, inputs: Inputs, claim: Claim, cloud: Cloud) -> str | None:
@@ -234,7 +287,7 @@ class CloudStep(Step[Opts]):
     def finish(self, options: Opts, inputs: Inputs, effect: str, cloud: Cloud, work: Work) -> AnyArtifact:
         """Bring it to its final state and return it; re-entrant, repeating no finished work."""
 
-    def discard(self, effect: str, cloud: Cloud) -> None:
+    def discard(self, effect: str, cloud: Cloud, work: Work) -> None:
         """Remove what has failed for good and will never be finished, so that nothing is left behind."""
 
     @abstractmethod

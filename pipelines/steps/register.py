@@ -12,11 +12,12 @@ from builder.cloud import images
 from builder.cloud.api import BlockDevice, Call, Cloud, ImageSpec
 from builder.cloud.claims import TAG, Claim, only, tag_problems, taken_by
 from pipelines.artifact import AnyArtifact, MachineImage, Snapshot
-from pipelines.step import CloudStep, Inputs, Options, Work
+from pipelines.step import Before, CloudStep, Inputs, Options, Work
 
 # EC2's RegisterImage: "3-128 alphanumeric characters, parentheses, square brackets, spaces, periods, slashes, dashes,
 # single quotes, at-signs, or underscores".
 _NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
+_NOTHING = Before()
 _DEVICE = re.compile(r"/dev/(sd|xvd)[a-z]{1,2}[0-9]{0,2}")
 
 
@@ -90,7 +91,9 @@ class RegisterStep(CloudStep[RegisterOptions]):
         """Return every kind of API call that the step may make."""
         return (Call("ec2", "DescribeImages"), Call("ec2", "RegisterImage"))
 
-    def preflight(self, options: RegisterOptions, cloud: Cloud, may_be_ours: Callable[[str], bool]) -> None:
+    def preflight(
+        self, options: RegisterOptions, cloud: Cloud, may_be_ours: Callable[[str], bool], before: Before = _NOTHING
+    ) -> None:
         """Raise CloudConflict when an image that will not be adopted has the name."""
         holder = cloud.image_by_name(options.name)
         if holder is not None and not may_be_ours(holder.tags.get(TAG, "")):
@@ -112,7 +115,7 @@ class RegisterStep(CloudStep[RegisterOptions]):
             image_id=effect, name=record.name, region=cloud.region, snapshot_ids=tuple(record.snapshot_ids)
         )
 
-    def discard(self, effect: str, cloud: Cloud) -> None:
+    def discard(self, effect: str, cloud: Cloud, work: Work) -> None:
         """Deregister the image that failed; it would keep its name taken."""
         cloud.deregister_image(effect)
 

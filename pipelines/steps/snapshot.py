@@ -126,7 +126,7 @@ class SnapshotStep(CloudStep[SnapshotOptions]):
             verified=options.verify,
         )
 
-    def discard(self, effect: str, cloud: Cloud) -> None:
+    def discard(self, effect: str, cloud: Cloud, work: Work) -> None:
         """Delete the snapshot that failed."""
         cloud.delete_snapshot(effect)
 

@@ -51,6 +51,18 @@ def test_sealing_the_same_bytes_twice_keeps_one_object(tmp_path: Path, store: Fi
     assert len(list((tmp_path / "objects").glob("*/*"))) == 1
 
 
+def test_a_part_of_a_bundle_is_named_by_the_sha1_its_maker_knows(tmp_path: Path, store: FileStore) -> None:
+    sha1 = hashlib.sha1(b"part", usedforsecurity=False).hexdigest()
+    part = store.seal_part(scratch_file(tmp_path, b"part"), name="x.part.00", sha1=sha1)
+    assert part == File(digest=f"sha1:{sha1}", size=4, name="x.part.00")
+    assert store.path(part).read_bytes() == b"part"
+    assert list(store.damaged()) == []
+    store.path(part).chmod(0o644)
+    store.path(part).write_bytes(b"trap")
+    assert list(store.damaged()) == [store.path(part)]
+    assert store.seal_part(scratch_file(tmp_path, b""), name="x.part.01", sha1=hashlib.sha1(b"").hexdigest()).size == 0
+
+
 def test_a_sparse_image_is_named_by_its_content_whatever_its_holes(tmp_path: Path, store: FileStore) -> None:
     data = os.urandom(MIB)
     sparse = store.seal_image(scratch_file(tmp_path, data, size=64 * MIB), format="raw", virtual_size=64 * MIB)
