@@ -17,7 +17,7 @@ from builder.bundle.reading import read
 from builder.bundle.records import Encrypted, Manifest, Mapping
 from builder.errors import UsageError
 
-__all__ = ["read", "write"]
+__all__ = ["as_written", "read", "write"]
 
 VERSION = "2007-10-10"
 _CIPHER = " algorithm='AES-128-CBC'"
@@ -36,14 +36,28 @@ def write(manifest: Manifest, sign_with: PrivateKey | None, *, names_as_they_are
     refused always, as verifiers do not agree on it.
     """
     _check_words(manifest, _PLAIN if names_as_they_are else _NAME)
+    manifest = as_written(manifest)
     body = (
         _element("version", VERSION)
         + _element("bundler", *_bundler(manifest))
-        + _element("machine_configuration", *_machine_configuration(_with_own_id(manifest)))
+        + _element("machine_configuration", *_machine_configuration(manifest))
         + _element("image", *_image(manifest))
     )
     signed = signature.sign(body, sign_with) if sign_with else signature.UNSIGNED
     return f"<?xml version='1.0'?><manifest>{body}{_element('signature', signed)}</manifest>".encode("ascii")
+
+
+def as_written(manifest: Manifest) -> Manifest:
+    """Return what `read` says of it once it is written, but for the signature."""
+    mappings = tuple(sorted(manifest.mappings, key=lambda mapping: mapping.virtual))
+    manifest = replace(manifest, version=VERSION, mappings=mappings)
+    match manifest.type:
+        case "kernel":
+            return replace(manifest, kernel_id="true")
+        case "ramdisk":
+            return replace(manifest, ramdisk_id="true")
+        case "machine":
+            return manifest
 
 
 def _element(name: str, *inside: str, attributes: str = "") -> str:
@@ -60,8 +74,7 @@ def _bundler(manifest: Manifest) -> list[str]:
 def _machine_configuration(manifest: Manifest) -> list[str]:
     elements = [_element("architecture", manifest.architecture)]
     if manifest.mappings:
-        ordered = sorted(manifest.mappings, key=lambda mapping: mapping.virtual)
-        elements.append(_element("block_device_mapping", *map(_mapping, ordered)))
+        elements.append(_element("block_device_mapping", *map(_mapping, manifest.mappings)))
     if manifest.product_codes:
         codes = (_element("product_code", code) for code in manifest.product_codes)
         elements.append(_element("product_codes", *codes))
@@ -109,17 +122,6 @@ def _parts(manifest: Manifest) -> str:
         for index, part in enumerate(manifest.parts)
     )
     return _element("parts", *parts, attributes=f" count='{len(manifest.parts)}'")
-
-
-def _with_own_id(manifest: Manifest) -> Manifest:
-    """Return it with `true` as the kernel's or ramdisk's own id."""
-    match manifest.type:
-        case "kernel":
-            return replace(manifest, kernel_id="true")
-        case "ramdisk":
-            return replace(manifest, ramdisk_id="true")
-        case "machine":
-            return manifest
 
 
 def _check_words(manifest: Manifest, name: re.Pattern[str]) -> None:

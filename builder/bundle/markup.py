@@ -19,7 +19,7 @@ from builder.errors import BundleRefused
 BLANK = " \t\r\n"
 _DEEPEST = 8  # manifest/machine_configuration/block_device_mapping/mapping/virtual is five
 _ENCODINGS = ("utf-8", "utf8", "ascii", "us-ascii")  # lxml declares ASCII, REXML and minidom nothing
-_TAG = re.compile(r"<(/?)([^\s/>]+)((?:\s+[^\s=]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*)\s*(/?)>")
+_TAG = re.compile(r"<(/?)([^\s/>]+)((?:\s+[^\s=/>]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*)\s*(/?)>")
 _ATTRIBUTE = re.compile(r"([^\s=]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _TWO_READINGS = "what is signed and what is read could differ by it"
 _HOLLOW = re.compile(r"<([^\s/>]+)([^<>]*)></\1>")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from builder.bundle import markup, reading
 from builder.bundle.certificates import Certificate, PrivateKey
 
-_SIGNATURE = re.compile(r"<signature>\s*([0-9a-fA-F]+)\s*</signature>")
+_OPENED = re.compile(r"<machine_configuration\s*>")
 UNSIGNED = "UNSIGNED"  # what euca2ools write for want of a key: EC2 answers an empty element with an error of its own
 
 
@@ -50,8 +50,7 @@ def verify(data: bytes, certificate: Certificate, *, where: str = "the manifest"
 
     Raises BundleRefused for what `reading.read` refuses: a text that can be read in two ways proves nothing.
     """
-    reading.read(data, where=where)
-    return _verify(data.decode(), certificate)
+    return _verify(data.decode(), reading.read(data, where=where).signature, certificate)
 
 
 def signer(data: bytes, certificates: Iterable[Certificate], *, where: str = "the manifest") -> Verification | None:
@@ -59,36 +58,53 @@ def signer(data: bytes, certificates: Iterable[Certificate], *, where: str = "th
 
     It may be the user's, the cloud's or any other. Raises BundleRefused as `verify` does.
     """
-    reading.read(data, where=where)
-    found = (_verify(data.decode(), certificate) for certificate in certificates)
+    claimed = reading.read(data, where=where).signature
+    found = (_verify(data.decode(), claimed, certificate) for certificate in certificates)
     return next((verification for verification in found if verification.holds), None)
 
 
-def _verify(text: str, certificate: Certificate) -> Verification:
-    signature = _SIGNATURE.search(text)
-    if signature is None:
-        return Verification(certificate=certificate, signed=False, raw=False, reserialised=False)
-    claimed = bytes.fromhex(signature[1])
-    return Verification(
-        certificate=certificate,
-        signed=True,
-        raw=certificate.verifies(claimed, signed_text(text).encode()),
-        reserialised=certificate.verifies(claimed, signed_text(markup.reserialised(text)).encode()),
+def made_by(data: bytes, key: PrivateKey) -> bool:
+    """Say whether `key` signed the manifest so that every verifier sees it. Raises BundleRefused as `verify` does."""
+    claimed = reading.read(data, where="the manifest").signature
+    return claimed not in ("", UNSIGNED) and all(
+        signed is not None and key.verifies(bytes.fromhex(claimed), signed) for signed in _readings(data.decode())
     )
 
 
+def _verify(text: str, claimed: str, certificate: Certificate) -> Verification:
+    if claimed in ("", UNSIGNED):
+        return Verification(certificate=certificate, signed=False, raw=False, reserialised=False)
+    raw, reserialised = (
+        signed is not None and certificate.verifies(bytes.fromhex(claimed), signed) for signed in _readings(text)
+    )
+    return Verification(certificate=certificate, signed=True, raw=raw, reserialised=reserialised)
+
+
+def _readings(text: str) -> tuple[bytes | None, bytes | None]:
+    """Return what is signed by the text as it stands and by the text written again; None where that is not all."""
+    return _signed_text(text), _signed_text(markup.reserialised(text))
+
+
 def sign(text: str, key: PrivateKey) -> str:
-    """Return the signature, in hex, of manifest text that has none yet."""
-    return key.sign(signed_text(text).encode()).hex()
+    """Return the signature, in hex, of the text of a manifest that has none yet."""
+    signed = _signed_text(text)
+    assert signed is not None  # our own writer's tags are literal
+    return key.sign(signed).hex()
 
 
-def signed_text(text: str) -> str:
-    """Return what is signed: each of both elements from its literal first tag to its literal last, "" where absent."""
-    return _between(text, "machine_configuration") + _between(text, "image")
+def _signed_text(text: str) -> bytes | None:
+    """Return both elements, each from its literal first tag to its literal last; nothing for a first one that is empty.
+
+    None where an element is there and a verifier that looks for literal tags would not see it: a signature made
+    without a `<machine_configuration>` must not hold for a manifest that has one.
+    """
+    machine, image = _between(text, "machine_configuration"), _between(text, "image")
+    if not image or (not machine and _OPENED.search(text)):
+        return None
+    return (machine + image).encode()
 
 
 def _between(text: str, name: str) -> str:
     first, last = f"<{name}>", f"</{name}>"
-    start = text.find(first)
-    end = text.find(last)
+    start, end = text.find(first), text.find(last)
     return text[start : end + len(last)] if 0 <= start < end else ""
