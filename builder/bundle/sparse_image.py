@@ -1,0 +1,88 @@
+"""The image that comes out of a bundle: written once, beside its name, which it gets when all of it was verified."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from builder import durable
+from builder.errors import BusyError, HostError
+
+_PAGE = 4096  # bytes; the granularity of holes on every filesystem that has them
+_STEP = 64 * 1024  # compared at once where it is zero
+_ZERO_PAGE, _ZERO_STEP = bytes(_PAGE), bytes(_STEP)
+
+
+class SparseImage:
+    """A file of `size` zeros that becomes `target` by `commit`; before that it is `.NAME.unbundling` beside it.
+
+    Left by a crash, that file is what the next attempt begins anew. Every other end of the block removes it. Raises
+    BusyError while another process writes it, DiskFull, and HostError for what the filesystem cannot hold.
+    """
+
+    def __init__(self, target: Path, size: int) -> None:
+        self._target, self._size = target, size
+        self._aside = target.with_name(f".{target.name}.unbundling")
+        self._file = -1
+
+    def __enter__(self) -> Self:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._file = os.open(self._aside, flags, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with durable.translate_disk_full(self._aside):
+                os.ftruncate(self._file, 0)  # what an earlier attempt left
+                os.ftruncate(self._file, self._size)
+        except BlockingIOError:
+            os.close(self._file)
+            raise BusyError(f"another process is unbundling to {self._target}") from None
+        except OSError as error:
+            self._drop()
+            raise HostError(f"{self._aside} cannot be made with {self._size} bytes: {error.strerror}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def write(self, offset: int, data: bytes, begin: int, end: int) -> None:
+        """Have `data[begin:end]` stand at `offset`, where nothing was written yet; its pages of zeros stay holes."""
+        shift = offset - begin  # from a place in data to one in the image
+        first = None  # of the run to be written
+        at = begin
+        while at < end:
+            length, zeros = min(_STEP, end - at), _ZERO_STEP
+            if length < _STEP or (at + shift) % _PAGE or not data.startswith(_ZERO_STEP, at):
+                length = min(_PAGE - (at + shift) % _PAGE, end - at)
+                zeros = _ZERO_PAGE if length == _PAGE else bytes(length)
+            if data.startswith(zeros, at):  # memcmp; memoryviews compare item by item
+                if first is not None:
+                    self._put(data, first, at, first + shift)
+                first = None
+            elif first is None:
+                first = at
+            at += length
+        if first is not None:
+            self._put(data, first, end, first + shift)
+
+    def commit(self) -> None:
+        """Give the file its name, durably, in place of what had it."""
+        with durable.translate_disk_full(self._aside):
+            os.fsync(self._file)
+        durable.commit(self._aside, self._target)
+        os.close(self._file)
+        self._file = -1
+
+    def _put(self, data: bytes, begin: int, end: int, offset: int) -> None:
+        left = memoryview(data)[begin:end]
+        with durable.translate_disk_full(self._aside):
+            while left:
+                written = os.pwrite(self._file, left, offset)
+                left, offset = left[written:], offset + written
+
+    def _drop(self) -> None:
+        if self._file >= 0:
+            self._aside.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = -1
