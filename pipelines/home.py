@@ -3,11 +3,12 @@
 store/objects/ab/ALGO-HEX   files by digest, read-only, each whole or absent
 journal.sqlite              what was intended, begun and finished
 runs/RUN/report.json        what a run did, for people and for later
+recipes/                    those that `emi install-image` wrote, by name and content
 scratch/KEY/                work in progress; safe to delete when nothing runs
 reserve                     room that a prune gives back first: on a full disk the journal could not even be read
 cache/                      remembered answers (ETags, package files); safe to delete always
 locks/                      who runs what; held by the kernel, gone with the process
-sandbox/                    the embedded cloud's own directory
+sandbox/                    the embedded cloud's own directory; sandbox-eucalyptus/ that of the one like Eucalyptus
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ class Home:
         return self.root / "runs"
 
     @property
+    def recipes(self) -> Path:
+        """The recipes that verbs wrote."""
+        return self.root / "recipes"
+
+    @property
     def scratch(self) -> Path:
         """Work in progress, one directory per key and generation."""
         return self.root / "scratch"
@@ -62,6 +68,11 @@ class Home:
     def sandbox(self) -> Path:
         """The embedded cloud's directory."""
         return self.root / "sandbox"
+
+    @property
+    def sandbox_eucalyptus(self) -> Path:
+        """The directory of the embedded cloud that is like Eucalyptus."""
+        return self.root / "sandbox-eucalyptus"
 
     def key_lock(self, key: str) -> Path:
         """The lock of one key, or of what its scratch directories begin with."""
@@ -93,7 +104,7 @@ class Home:
         """Create what is missing, readable by this user only. Raises HostError when it cannot be written."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for place in (self.objects, self.runs, self.scratch, self.cache, self.locks):
+            for place in (self.objects, self.runs, self.recipes, self.scratch, self.cache, self.locks):
                 place.mkdir(parents=True, exist_ok=True)
             self._keep_reserve()
         except OSError as error:

@@ -1,6 +1,7 @@
 """Which cloud a run works against: `sandbox` (the embedded one), or `aws` as the environment and profiles configure it.
 
     sandbox                  started and kept if it is not running; the default while nothing else is configured
+    sandbox:eucalyptus       a second one, which behaves as Eucalyptus does
     aws                      the default AWS profile or environment, its region
     aws:PROFILE              that profile
     aws:PROFILE@REGION       that profile, another region (PROFILE may be empty)
@@ -12,17 +13,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder.cloud.api import Call, Cloud
 from builder.cloud.aws import Aws, Settings
+from builder.cloud.eucalyptus import Eucalyptus, query_dialect, s3_dialect
 from builder.cloud.identity import BundlingIdentity, nobody
+from builder.cloud.releases import Release
 from builder.errors import UsageError
 from builder.progress import SILENT, Progress
 from builder.sandbox import lifecycle
 from pipelines.home import Home
 
 SANDBOX = "sandbox"
+EUCALYPTUS = "eucalyptus"
+_SERVICES = ("ec2", "s3", "sts", "iam", "bootstrap")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +47,10 @@ class Target:
 def choose(name: str | None) -> str:
     """Return the name of the cloud to use: the given one, EMI_CLOUD, or the sandbox. Raises UsageError."""
     chosen = name or os.environ.get("EMI_CLOUD") or SANDBOX
-    if chosen.partition(":")[0] not in (SANDBOX, "aws"):
+    if chosen not in (SANDBOX, f"{SANDBOX}:{EUCALYPTUS}") and chosen.partition(":")[0] != "aws":
         raise UsageError(
-            f"no cloud named `{chosen}`", hint="Use --cloud sandbox, aws, aws:PROFILE or aws:PROFILE@REGION."
+            f"no cloud named `{chosen}`",
+            hint="Use --cloud sandbox, sandbox:eucalyptus, aws, aws:PROFILE or aws:PROFILE@REGION.",
         )
     return chosen
 
@@ -58,17 +64,38 @@ def open_target(
     """
     kind, _, rest = name.partition(":")
     if kind == SANDBOX:
-        endpoint = lifecycle.start(home.sandbox)
-        settings = Settings(
-            region=endpoint.region,
-            endpoint_url=endpoint.url,
-            access_key=endpoint.access_key,
-            secret_key=endpoint.secret_key,
-            ca_file=endpoint.ca_file,
-        )
-        return Target(
-            name=name, identity=f"sandbox/{endpoint.region}", cloud=Aws(settings, on_call=on_call, progress=progress)
-        )
+        return _sandbox(name, home, like=rest, on_call=on_call, progress=progress)
     profile, _, region = rest.partition("@")
     cloud = Aws(Settings.of_profile(profile or None, region or None), on_call=on_call, progress=progress)
     return Target(name=name, identity=f"aws/{cloud.account()}/{cloud.region}", cloud=cloud)
+
+
+def _sandbox(name: str, home: Home, *, like: str, on_call: Callable[[Call], None], progress: Progress) -> Target:
+    directory = home.sandbox_eucalyptus if like else home.sandbox
+    endpoint = lifecycle.start(directory, personality=like or None)
+    release = Release.parse(endpoint.release) if endpoint.personality == EUCALYPTUS else None
+    settings = Settings(
+        region=endpoint.region,
+        endpoint_url=endpoint.url,
+        endpoints={service: endpoint.service(service) for service in _SERVICES} if release else {},
+        access_key=endpoint.access_key,
+        secret_key=endpoint.secret_key,
+        ca_file=endpoint.ca_file,
+    )
+
+    def bundling() -> BundlingIdentity:
+        files = lifecycle.identity(directory)
+        return BundlingIdentity(
+            account=files.account,
+            user_certificate=files.certificate.read_bytes(),
+            private_key=files.private_key.read_bytes(),
+            cloud_certificate=files.cloud_certificate.read_bytes(),
+        )
+
+    cloud: Cloud = Aws(settings, on_call=on_call, progress=progress)
+    if release:
+        settings = replace(settings, s3=s3_dialect(release), query=query_dialect(release))
+        cloud = Eucalyptus(settings, release=release, on_call=on_call, progress=progress)
+    # As it always was for the first one: what is in a key must stay.
+    identity = f"{name.replace(':', '-')}/{endpoint.region}"
+    return Target(name=name, identity=identity, cloud=cloud, bundling=bundling)

@@ -55,16 +55,17 @@ class Capabilities:
     """What a cloud can do and how it wants to be asked, as values that cost no call. Steps ask these, never its name.
 
     `lacks` holds the calls that it refuses, or answers with success and does not do; what is not in it, it does.
-    `register_fields` are the parameters of RegisterImage that it takes, in EC2's words; `tag_on_register` says whether
-    tags may be among them (else they are set right after, and a crash between is made good by what is adopted).
+    `tags_at_once` are the calls that set tags as they create; after all others tags are set by a call of their own, and
+    a crash between is made good by what is adopted.
+    `register_fields` are the parameters of RegisterImage that it takes, in EC2's words.
     `root_device` is what to call the root volume, `device_name` and `image_name` what it lets these be called.
     `bucket_root`: it looks for a bundle's parts at the root of the bucket, whatever stands before the manifest's name.
     `bundle_acl` is the canned ACL that lets it read a bundle; `largest_bundle` is of the image inside, in bytes.
     """
 
     lacks: Mapping[Call, Lack] = field(default_factory=dict)
+    tags_at_once: frozenset[Call]
     register_fields: frozenset[str]
-    tag_on_register: bool
     architectures: frozenset[str]
     image_name: Rule
     device_name: Rule
@@ -77,6 +78,11 @@ class Capabilities:
     def ebs_direct(self) -> bool:
         """Whether it has the EBS direct APIs, by which a snapshot is written without an instance."""
         return Call("ebs", "StartSnapshot") not in self.lacks
+
+    @property
+    def tag_on_register(self) -> bool:
+        """Whether an image has its tags from the moment when it is there."""
+        return Call("ec2", "RegisterImage") in self.tags_at_once
 
     def require(self, *calls: Call) -> None:
         """Raise UsageError for the first of the calls that it cannot do: why, and what to do instead."""

@@ -5,8 +5,10 @@ Imported late by its callers: loading botocore costs 0.15 s, creating an EC2 cli
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import botocore.config  # noqa: TID251 - this is the door
@@ -27,6 +29,8 @@ _READ_TIMEOUT = 60  # seconds; RegisterImage answers within 10
 _CONNECTIONS = 64  # kept open per service: more threads than anybody lets upload
 _PIECE = 1 << 20  # bytes of a body read at once
 _LONGEST_PAUSE = 60  # seconds of Retry-After that are obeyed
+_MODELS = Path(__file__).parent / "models"  # of services that botocore does not know, in its own format
+_ADDED = "emi-added"  # in a call's context: what is sent beyond botocore's model
 
 # Before their bases: the first match decides. What none matches is a defect in how we call.
 _MEANING: tuple[tuple[tuple[type[Exception], ...], type[EmiError]], ...] = (
@@ -96,7 +100,10 @@ def translate(error: Exception, call: str) -> EmiError:
     if isinstance(error, foreign.ClientError):
         return _refusal(error, call).error()
     if isinstance(error, foreign.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return CloudError(f"{call}: {error}", hint="Give the certificate authority's file in AWS_CA_BUNDLE.")
+        return CloudError(
+            f"{call}: {error}",
+            hint="Give the certificate authority's file: AWS_CA_BUNDLE, or `ca_file` in clouds.yaml.",
+        )
     for classes, ours in _MEANING:
         if isinstance(error, classes):
             return ours(f"{call}: {error}")
@@ -153,6 +160,30 @@ def _refuse_cut(operation_model: Any, response_dict: Mapping[str, Any], **_: Any
         raise foreign.IncompleteReadError(actual_bytes=len(body), expected_bytes=int(stated))
 
 
+# Handlers of botocore's events. All return None: any other value would be taken for the call's answer.
+def _dropping(names: tuple[str, ...]) -> Callable[..., None]:
+    """Return what takes parameters out of a request that is built and not yet signed."""
+
+    def drop(params: Mapping[str, Any], **_: Any) -> None:
+        for name in names:
+            params["body"].pop(name, None)
+
+    return drop
+
+
+def _taking_aside(names: tuple[str, ...]) -> Callable[..., None]:
+    """Return what hides parameters from botocore's check against its model."""
+
+    def take_aside(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        context[_ADDED] = {name: params.pop(name) for name in names if name in params}
+
+    return take_aside
+
+
+def _put_back(params: Mapping[str, Any], context: Mapping[str, Any], **_: Any) -> None:
+    params["body"].update(context.get(_ADDED, {}))
+
+
 class Session:
     """botocore's clients for one Settings, each created at its first use; retrying is left to the caller."""
 
@@ -164,6 +195,7 @@ class Session:
         self._credentials: Any = None
         with translated("reading the AWS configuration"):
             self._session = botocore.session.Session(profile=settings.profile)
+            self._session.get_component("data_loader").search_paths.append(str(_MODELS))
             if settings.access_key and settings.secret_key:
                 self._session.set_credentials(settings.access_key, settings.secret_key, settings.session_token)
 
@@ -228,15 +260,28 @@ class Session:
     def _client(self, service: str) -> Any:
         with self._lock:
             if service not in self._clients:
-                self._clients[service] = self._session.create_client(
+                client = self._session.create_client(
                     service,
                     region_name=self._settings.region,
-                    endpoint_url=self._settings.endpoint_url,
-                    verify=str(self._settings.ca_file) if self._settings.ca_file else None,
+                    endpoint_url=self._settings.url(service),
+                    verify=self._verify(),
                     config=self._config(service),
                 )
-                self._clients[service].meta.events.register("before-parse", _refuse_cut)
+                client.meta.events.register("before-parse", _refuse_cut)
+                for action, names in self._settings.query.drops.items() if service == "ec2" else ():
+                    client.meta.events.register(f"before-call.ec2.{action}", _dropping(names))
+                for action, names in self._settings.query.adds.items() if service == "ec2" else ():
+                    client.meta.events.register(f"provide-client-params.ec2.{action}", _taking_aside(names))
+                    client.meta.events.register(f"before-call.ec2.{action}", _put_back)
+                self._clients[service] = client
             return self._clients[service]
+
+    def _verify(self) -> bool | str | None:
+        if not self._settings.verify:
+            # urllib3 would say so at each call; whoever opened this cloud has said it once.
+            warnings.filterwarnings("ignore", message="Unverified HTTPS request")
+            return False
+        return str(self._settings.ca_file) if self._settings.ca_file else None
 
     def _config(self, service: str) -> botocore.config.Config:
         common = botocore.config.Config(
@@ -247,7 +292,9 @@ class Session:
             user_agent_extra="emi",
         )
         if service != "s3":
-            return common
+            # Version 2 has to be asked for; version 4 is what each service's model says, in its own variant.
+            old = botocore.config.Config(signature_version="v2")
+            return common.merge(old) if self._settings.query.signature == "v2" else common
         dialect = self._settings.s3
         return common.merge(
             botocore.config.Config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,21 +25,51 @@ class S3Dialect:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueryDialect:
+    """How EC2, STS and IAM want to be spoken to, where that is not as AWS does.
+
+    `drops` are parameters that botocore puts in by itself and the service refuses, `adds` those that it takes and
+    botocore's model does not know; both by action: {"CreateVolume": ("ClientToken",)}.
+    """
+
+    signature: Literal["v4", "v2"] = "v4"
+    drops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    adds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Where a cloud answers and with which credentials.
 
     Without static keys botocore's own chain is used: the profile, the environment, the instance's role. `endpoint_url`
-    None means AWS itself; `ca_file` (PEM) replaces the certificate authorities of the system.
+    None means AWS itself; `endpoints` are the URLs of a cloud whose services answer in places of their own, by
+    botocore's names (ec2, s3, sts, …), and then all that it has. `ca_file` (PEM) replaces the certificate authorities
+    of the system; with `verify` false certificates are not verified at all.
     """
 
     region: str
     endpoint_url: str | None = None
+    endpoints: Mapping[str, str] = field(default_factory=dict)
     profile: str | None = None
     access_key: str | None = None
     secret_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
+    verify: bool = True
     s3: S3Dialect = S3Dialect()
+    query: QueryDialect = QueryDialect()
+
+    def url(self, service: str) -> str | None:
+        """Return where the service answers; None for AWS itself. Raises UsageError when this cloud is without it."""
+        if not self.endpoints:
+            return self.endpoint_url
+        if service not in self.endpoints:
+            known = ", ".join(sorted(self.endpoints))
+            raise UsageError(
+                f"no endpoint is configured for the service {service}; there are {known}",
+                hint="Give its URL where the cloud's other URLs are; `emi clouds` says where that is.",
+            )
+        return self.endpoints[service]
 
     @classmethod
     def of_profile(cls, profile: str | None, region: str | None) -> Settings:
