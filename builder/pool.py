@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading  # noqa: TID251 - this is the door
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait  # noqa: TID251 - this is the door
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,8 +44,11 @@ def each(
 
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int | None = None
-) -> Iterator[Result]:
-    """Yield `work(item)` for every item, in the order of `items`; otherwise as `each`."""
+) -> Generator[Result, None, None]:
+    """Yield `work(item)` for every item, in the order of `items`; otherwise as `each`.
+
+    Closing the iterator stops the taking of items and waits for what is in flight.
+    """
     limit = ahead or 2 * workers
     with ThreadPoolExecutor(workers) as threads:
         line: deque[Future[Result]] = deque()
@@ -150,6 +153,73 @@ class Worker:
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+
+
+class Follower(Generic[Item]):
+    """One thread that calls `work(item)` for each item, in order; it holds up whoever gets too far ahead of it.
+
+    As a context manager it waits at the block's end until all is done; when the block raises, what has not begun is
+    dropped. What `work` raises ends the thread, and is raised by the next `put` or at the block's end.
+    """
+
+    def __init__(self, work: Callable[[Item], object], *, room: int) -> None:
+        self._work = work
+        self._room = room
+        self._waiting: deque[tuple[Item, int] | None] = deque()
+        self._weight = 0  # of all that is not done
+        self._broken = False  # by an exception
+        self._changed = threading.Condition()
+        self._background = Background(self._serve)
+
+    def put(self, item: Item, weight: int = 1) -> None:
+        """Have `work(item)` called; wait first while that would bring the weight of all that is not done over `room`.
+
+        An item heavier than `room` waits until it is alone.
+        """
+        with self._changed:
+            while self._weight and self._weight + weight > self._room and not self._broken:
+                self._changed.wait()
+            self._weight += weight
+            self._waiting.append((item, weight))
+            self._changed.notify_all()
+        if self._broken:
+            self._background.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._changed:
+            if kind is not None:
+                self._waiting.clear()
+            self._waiting.append(None)
+            self._changed.notify_all()
+        try:
+            self._background.result()
+        except BaseException:
+            if kind is None:  # else the block's own error is told
+                raise
+
+    def _serve(self) -> None:
+        try:
+            while (given := self._take()) is not None:
+                item, weight = given
+                self._work(item)
+                del item, given  # what waits for the next must not keep the last in memory
+                with self._changed:
+                    self._weight -= weight
+                    self._changed.notify_all()
+        except BaseException:
+            with self._changed:
+                self._broken = True
+                self._changed.notify_all()
+            raise
+
+    def _take(self) -> tuple[Item, int] | None:
+        with self._changed:
+            while not self._waiting:
+                self._changed.wait()
+            return self._waiting.popleft()
 
 
 # Locks and per-thread values are handed out here, so that nobody else needs the threading module.

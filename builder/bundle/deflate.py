@@ -1,0 +1,62 @@
+"""One gzip member of pieces that are deflated apart from each other: on all cores, and equal pieces only once.
+
+Each piece is raw deflate that ends on a byte (an empty stored block, zlib's Z_SYNC_FLUSH), as pigz makes them; the last
+one ends the member, and the pieces' CRCs are combined. The same pieces give the same bytes, whoever deflates them and
+in whatever order, with the same version of the library. Source: RFC 1951, RFC 1952.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from isal import isal_zlib
+from zlib_ng import zlib_ng
+
+Compression = Literal["fast", "small"]
+
+# 10 to 11 % and 2 % larger than gzip -6, at 16 and 2.5 times its speed (bench/bundle.py).
+_LIBRARIES: dict[Compression, tuple[Any, int]] = {"fast": (isal_zlib, 2), "small": (zlib_ng, 6)}
+_RAW = -15  # zlib's windowBits: the largest window, no header of its own
+# Deflate; no name, no time; "Unix", as gzip and pigz write it.
+HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A piece: its deflated bytes, the CRC-32 and the number of the bytes they came from."""
+
+    data: bytes
+    crc: int
+    length: int
+
+
+class Deflater:
+    """Deflates pieces; safe to use from several threads at once."""
+
+    def __init__(self, compression: Compression) -> None:
+        self._library, self._level = _LIBRARIES[compression]
+
+    def pack(self, data: bytes, *, last: bool = False) -> Packed:
+        """Return `data` deflated; the `last` piece ends the member's deflate stream."""
+        library = self._library
+        compressor = library.compressobj(self._level, library.DEFLATED, _RAW)
+        packed = compressor.compress(data) + compressor.flush(library.Z_FINISH if last else library.Z_SYNC_FLUSH)
+        return Packed(data=packed, crc=isal_zlib.crc32(data), length=len(data))
+
+
+class Sum:
+    """The CRC-32 and the length of all pieces so far, which end a gzip member."""
+
+    def __init__(self) -> None:
+        self._crc = 0
+        self._length = 0
+
+    def add(self, piece: Packed) -> None:
+        """Add the piece that comes next."""
+        self._crc = isal_zlib.crc32_combine(self._crc, piece.crc, piece.length)
+        self._length += piece.length
+
+    def tail(self) -> bytes:
+        """Return the last 8 bytes of the member."""
+        return self._crc.to_bytes(4, "little") + (self._length & 0xFFFFFFFF).to_bytes(4, "little")
