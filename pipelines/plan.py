@@ -20,7 +20,7 @@ from pipelines.artifact import AnyArtifact, Bundle, BundleLocation, File, ImageF
 from pipelines.journal import Abandon, Effect, Intent, Journal, Result
 from pipelines.recipe import Recipe, StepItem
 from pipelines.recipe.parts import PARTS, pick, split
-from pipelines.step import CloudStep, GuestStep, Inputs
+from pipelines.step import Before, CloudStep, Foreseen, GuestStep, Inputs
 from pipelines.store import FileStore
 from pipelines.targets import Target
 
@@ -159,6 +159,20 @@ def by_id(node: Node, result: AnyArtifact) -> dict[str, AnyArtifact]:
     Of the steps before its last nobody takes the whole result: they would not have been joined (`arrange`).
     """
     return {item.id: result for item in node.items}
+
+
+def foresee(prospects: Iterable[Prospect]) -> dict[str, Before]:
+    """Return, by the node's id, what can be told of its inputs now; of a part of a result nothing can."""
+    known: dict[str, Foreseen] = {}
+    before: dict[str, Before] = {}
+    for prospect in prospects:
+        node = prospect.node
+        named = {name: known.get(step, Foreseen()) for item in node.items for name, step in item.references.items()}
+        before[node.id] = Before(source=known.get(node.source or "", Foreseen()), named=named)
+        last = node.items[-1]
+        foreseen = last.step.foresee(last.options, before[node.id].source)
+        known[node.id] = replace(foreseen, result=prospect.result)
+    return before
 
 
 @dataclass(frozen=True, kw_only=True)

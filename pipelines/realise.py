@@ -19,7 +19,8 @@ from builder.guest.guest import Exchange
 from builder.guest.session import Session
 from builder.progress import Progress
 from pipelines import locks
-from pipelines.artifact import AnyArtifact, File, ImageFile
+from pipelines.artifact import AnyArtifact, Bundle, File, ImageFile
+from pipelines.early import Early
 from pipelines.home import Home
 from pipelines.journal import Abandon, Effect, Intent, Result
 from pipelines.plan import Node, Prospect, Surveyor, ingredients, key_of, labels
@@ -78,6 +79,7 @@ class Realiser:
     run: str
     epoch: int | None
     ahead: Ahead
+    early: Early
     surveyed: Mapping[str, Prospect]  # by key: what the survey at the start of this run found
 
     def realise(
@@ -94,12 +96,20 @@ class Realiser:
             journal.use(self.run, key)
             prospect = self._prospect(node, inputs, key)
             announce(prospect)
-            if prospect.result is not None:
-                return "done", prospect.result
-            journal.remember(self.surveyor.recipe.name, node.id, key, made_of)
-            if node.cloud_step:
-                return self._in_cloud(node.cloud_step, node, inputs, key, progress)
-            return "ran", self._here(node, inputs, key, progress)
+            self.early.sees(node, key)
+            if prospect.result is None:
+                journal.remember(self.surveyor.recipe.name, node.id, key, made_of)
+                how, artifact = self._made(node, inputs, key, progress)
+            else:
+                how, artifact = "done", prospect.result
+            self.early.close(node, artifact)
+            return how, artifact
+
+    def _made(self, node: Node, inputs: Inputs, key: str, progress: Progress) -> tuple[str, AnyArtifact]:
+        if node.cloud_step:
+            self.early.settle(node)
+            return self._in_cloud(node.cloud_step, node, inputs, key, progress)
+        return "ran", self._here(node, inputs, key, progress)
 
     def _prospect(self, node: Node, inputs: Inputs, key: str) -> Prospect:
         """Look again, now that the key is ours and held against a prune; what a cloud said a moment ago still holds."""
@@ -113,7 +123,7 @@ class Realiser:
         journal = self.surveyor.journal
         last = journal.last(key)
         generation = last.generation if last else 0
-        if last and isinstance(last.word, Result) and isinstance(last.word.artifact, File | ImageFile):
+        if last and isinstance(last.word, Result) and isinstance(last.word.artifact, File | ImageFile | Bundle):
             self.surveyor.store.drop_if_cut(last.word.artifact)
         step = node.items[0].step
         scratch = self.home.scratch / key[:32]
@@ -124,6 +134,7 @@ class Realiser:
         match step:
             case LocalStep():
                 work = self._work(node, scratch, progress)
+                work = replace(work, early=self.early.taker(node, work))
                 artifact = step.build(node.items[0].options, inputs, work)
             case GuestStep():
                 artifact = self._guest(node, inputs, scratch, progress)

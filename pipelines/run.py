@@ -23,10 +23,11 @@ from builder.cloud.claims import Claim
 from builder.errors import EmiError, HostError, InputError, InternalError, Interrupted, UsageError
 from pipelines import locks
 from pipelines.artifact import AnyArtifact
+from pipelines.early import Early
 from pipelines.events import RunFinished, RunStarted, StepFinished, StepProgress, StepStarted, Watcher
 from pipelines.home import Home
 from pipelines.journal import Journal, Run, Status
-from pipelines.plan import Node, Prospect, Surveyor, arrange, bind, by_id, needs
+from pipelines.plan import Node, Prospect, Surveyor, arrange, bind, by_id, foresee, needs
 from pipelines.realise import Ahead, Realiser
 from pipelines.recipe import Recipe, StepItem
 from pipelines.step import GuestStep, Outside
@@ -228,7 +229,8 @@ class Runner:
         prospects = surveyor.survey(pins)
         self._preflight(prospects)
         results: dict[str, AnyArtifact] = {}
-        with Ahead(_first_guest_node(prospects), cache=self.home.cache) as ahead:
+        sending = Early(recipe=self.recipe, target=self.target, journal=self.journal, run=run)
+        with Ahead(_first_guest_node(prospects), cache=self.home.cache) as ahead, sending as early:
             realiser = Realiser(
                 surveyor=surveyor,
                 home=self.home,
@@ -237,6 +239,7 @@ class Runner:
                 run=run,
                 epoch=self.epoch,
                 ahead=ahead,
+                early=early,
                 surveyed={prospect.key: prospect for prospect in prospects if prospect.key},
             )
             for node in arrange(self.recipe):
@@ -259,10 +262,13 @@ class Runner:
             if prospect.node.source is None or prospect.node.cloud_step
         )
         finished = self.journal.finished_claims() if new else frozenset()
+        before = foresee(prospects)
         for prospect in prospects:
-            step = prospect.node.cloud_step
-            if step and prospect.verdict == "will run":
-                step.preflight(prospect.node.items[0].options, self.target.cloud, _may_be(prospect, finished))
+            node = prospect.node
+            if node.cloud_step and prospect.verdict == "will run":
+                options, may_be = node.items[0].options, _may_be(prospect, finished)
+                self.target.cloud.capabilities.require(*node.cloud_step.calls(options))
+                node.cloud_step.preflight(options, self.target.cloud, may_be, before[node.id])
 
     def _one(self, node: Node, realiser: Realiser, results: Mapping[str, AnyArtifact]) -> StepFinished:
         inputs = bind(node, results)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -40,7 +40,6 @@ class Options(BaseModel):
 
 
 Opts = TypeVar("Opts", bound=Options)
-Told = TypeVar("Told", bound=Options)
 
 
 @dataclass(frozen=True)
@@ -155,6 +154,29 @@ class Work:
         return self.outside.store
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForeseenBundle:
+    """What is known of a bundle from the options of its step: `name` is what its manifest and parts are named after.
+
+    `kernel` and `ramdisk` say whether its manifest names such.
+    """
+
+    name: str
+    type: Literal["machine", "kernel", "ramdisk"]
+    architecture: str
+    kernel: bool = False
+    ramdisk: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreseen:
+    """What can be told of a step's result before the step is run, and the result when it is there already."""
+
+    result: AnyArtifact | None = None
+    bundle: ForeseenBundle | None = None  # of what is, lies in or was registered from one
+    volume_size: int | None = None  # of a snapshot, GiB; None while it depends on the image
+
+
 class Step(ABC, Generic[Opts]):
     """What all three shapes declare.
 
@@ -182,6 +204,10 @@ class Step(ABC, Generic[Opts]):
     def check(self, options: Opts) -> Sequence[str]:
         """Return what is wrong with the options beyond their types, a sentence each."""
         return ()
+
+    def foresee(self, options: Opts, source: Foreseen) -> Foreseen:
+        """Return what can be told of the result by the options, and by what can be told of the input."""
+        return Foreseen()
 
 
 class LocalStep(Step[Opts]):
@@ -215,28 +241,11 @@ class GuestStep(Step[Opts]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upstream:
-    """A step that leads to another, as that one's preflight sees it: what it was told, its result if there is one."""
-
-    options: Options
-    result: AnyArtifact | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Before:
-    """What leads to a step: by its source, nearest first, and so for each Reference option that is set."""
+    """What a step's inputs will be, as its preflight sees them: its source, and each Reference option that is set."""
 
-    way: Sequence[Upstream] = ()
-    named: Mapping[str, Sequence[Upstream]] = field(default_factory=dict)
-
-    def told(self, kind: type[Told]) -> Told | None:
-        """Return the options of the nearest step of the way that has such, or None."""
-        return next((step.options for step in self.way if isinstance(step.options, kind)), None)
-
-    @property
-    def source(self) -> AnyArtifact | None:
-        """The step's input, when it is there already."""
-        return self.way[0].result if self.way else None
+    source: Foreseen = Foreseen()
+    named: Mapping[str, Foreseen] = field(default_factory=dict)
 
 
 _NOTHING = Before()

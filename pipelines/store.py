@@ -65,11 +65,13 @@ class FileStore:
             return all(map(self.holds, (artifact.manifest, *artifact.parts)))
         return all(self.contains(digest) for digest in artifact.digests()) and not self._is_cut(artifact)
 
-    def drop_if_cut(self, artifact: File | ImageFile) -> None:
-        """Remove the artifact's file if it has not its size any more: nobody can rely on it."""
+    def drop_if_cut(self, artifact: File | ImageFile | Bundle) -> None:
+        """Remove each of the artifact's files that has not its size any more: nobody can rely on it."""
+        files = (artifact.manifest, *artifact.parts) if isinstance(artifact, Bundle) else (artifact,)
         with self._locked(fcntl.LOCK_EX):
-            if self._is_cut(artifact):
-                self.path(artifact).unlink(missing_ok=True)
+            for file in files:
+                if self._is_cut(file):
+                    self.path(file).unlink(missing_ok=True)
 
     def _is_cut(self, artifact: File | ImageFile) -> bool:
         if isinstance(artifact, ImageFile) and artifact.format != "raw":

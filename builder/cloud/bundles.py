@@ -16,8 +16,8 @@ What a killed run left and nobody resumes lies under the manifest's prefix and i
 Who else may write there: an object without our marks is never replaced, nor is a part that another recipe, or another
 bundle of the same one, put there. Parts that an earlier run of the same recipe left without a manifest are replaced:
 the recipe's lock says that this run is over. A manifest is put where there is none (If-None-Match, where the service
-knows it), or over one whose claim is ours. After it all parts are looked at once more: who wrote between our looking and
-our writing is found out, and the bundle is not handed on.
+knows it), or over one whose claim is ours. After it all parts are looked at once more: who wrote between our looking
+and our writing is found out, and the bundle is not handed on.
 """
 
 from __future__ import annotations
@@ -264,15 +264,15 @@ def taken(to: Destination, found: ObjectRecord) -> CloudConflict:
     )
 
 
-def is_present(s3: S3, to: Destination, manifest_sha256: str, keys: Sequence[str]) -> bool:
+def is_present(s3: S3, bucket: str, manifest_key: str, manifest_sha256: str, keys: Sequence[str]) -> bool:
     """Say whether the manifest lies there with that SHA-256 (hex), and every part's key is listed. Only reads."""
-    found = s3.head(to.bucket, to.manifest_key)
+    found = s3.head(bucket, manifest_key)
     if found is None:
         return False
-    digest = found.digest or f"sha256:{hashlib.sha256(s3.read(to.bucket, to.manifest_key)).hexdigest()}"
+    digest = found.digest or f"sha256:{hashlib.sha256(s3.read(bucket, manifest_key)).hexdigest()}"
     if digest != f"sha256:{manifest_sha256}":
         return False
-    return set(keys) <= {one.key for one in s3.objects(to.bucket, _common(keys))}
+    return set(keys) <= {one.key for one in s3.objects(bucket, _common(keys))}
 
 
 def belonging(s3: S3, to: Destination) -> Iterator[ObjectRecord]:

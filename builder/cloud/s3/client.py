@@ -65,11 +65,7 @@ class S3:
         instance-store images need. Raises CloudConflict when the name is taken by another account, CloudDenied when it
         may not be looked at.
         """
-        try:
-            self.call("HeadBucket", Bucket=bucket)
-        except CloudNotFound:
-            pass
-        else:
+        if self.has_bucket(bucket):
             return False
         wanted = self._settings.region if location is None else location
         try:
@@ -86,6 +82,14 @@ class S3:
             ):
                 raise
             self._create_bucket(bucket, "", acls=acls)
+        return True
+
+    def has_bucket(self, bucket: str) -> bool:
+        """Say whether the bucket is there. Raises CloudDenied for one that may not be looked at."""
+        try:
+            self.call("HeadBucket", Bucket=bucket)
+        except CloudNotFound:
+            return False
         return True
 
     def buckets(self) -> set[str]:
