@@ -12,6 +12,13 @@ from builder.errors import BundleRefused
 _BLOCK = 16  # bytes
 
 
+def first_block(encrypted: bytes, key: ContentKey) -> bytes:
+    """Return the plain first block of a stream that begins with `encrypted`, or b"" when that is less than a block."""
+    if len(encrypted) < _BLOCK:
+        return b""
+    return Cipher(algorithms.AES128(key.key), modes.CBC(key.iv)).decryptor().update(encrypted[:_BLOCK])
+
+
 def decrypted(pieces: Iterator[bytes], key: ContentKey) -> Iterator[memoryview]:
     """Yield the plain bytes of encrypted pieces of any lengths, without their padding.
 

@@ -13,7 +13,7 @@ from isal import igzip_lib
 from builder.errors import BundleRefused
 
 _OUT = 2 << 20  # bytes at once; handing a piece to another thread costs as much as hashing 80 kB
-_MAGIC = b"\x1f\x8b\x08"
+MAGIC = b"\x1f\x8b\x08"
 # A member costs time however little it holds. bgzip's members, the smallest that a compressor makes, hold 64 KiB.
 _FREE_MEMBERS, _SMALLEST_MEMBER = 1000, 4096
 _ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)  # the package's stubs call it an instance
@@ -30,7 +30,7 @@ class Inflate:
     def __iter__(self) -> Iterator[bytes]:
         """Yield them, at most 2 MiB at once. Raises BundleRefused."""
         rest = self._filled(b"")
-        if not rest.startswith(_MAGIC):
+        if not rest.startswith(MAGIC):
             raise BundleRefused(
                 "the key does not open the parts: what it decrypts does not begin as gzip does",
                 hint="The manifest's key or vector belongs to another bundle, or to other parts of the same name.",
@@ -42,7 +42,7 @@ class Inflate:
                 yield data
             rest = self._filled(self._unused)
             members += 1
-            if rest and not rest.startswith(_MAGIC):
+            if rest and not rest.startswith(MAGIC):
                 raise BundleRefused(
                     f"bytes that are no gzip follow the gzip stream's end, before {self._at(self._read)}", hint=_DAMAGED
                 )
@@ -80,6 +80,6 @@ class Inflate:
 
     def _filled(self, rest: bytes) -> bytes:
         """Return `rest` with as many bytes more as a magic needs, fewer only at the end."""
-        while len(rest) < len(_MAGIC) and (piece := self._next()):
+        while len(rest) < len(MAGIC) and (piece := self._next()):
             rest += bytes(piece)
         return rest

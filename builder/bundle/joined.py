@@ -18,7 +18,8 @@ from builder.errors import BundleRefused, HostError
 from builder.progress import SILENT, Progress
 
 _PIECE = 256 * 1024  # bytes
-AGAIN = "Fetch that part again; if the bundle's own is damaged, bundle the image again."
+_BLOCK = 16  # bytes of AES
+_AGAIN = "Fetch that part again; if the bundle's own is damaged, bundle the image again."
 _NUMBER = re.compile(r"\.part\.(\d+)$")
 
 OpenPart = Callable[[int], BinaryIO]
@@ -34,25 +35,16 @@ class Parts:
         self._ends: list[int] = []
 
     def require_complete(self) -> None:
-        """Return if every part is there and they are as long as the manifest says, read nothing of them otherwise.
+        """Return if every part is there and they are as long as the manifest says; nothing else of them is read.
 
         Raises BundleRefused that names the part that is missing or has another length.
         """
-        sizes = [self._size(index) for index in range(len(self._manifest.parts))]
-        self._ends = list(accumulate(sizes))
-        total, said = sum(sizes), self._manifest.bundled_size
-        if total != said:
-            for index in range(len(sizes)):
-                self._require_digest(index)
-            raise BundleRefused(
-                f"the parts have their digests and {total} bytes in all, but the manifest's bundled_size is {said}",
-                hint="The manifest was altered or badly made: get it again from where the bundle comes from.",
-            )
-        if not total or total % 16:
-            raise BundleRefused(
-                f"the parts have {total} bytes in all, which is no whole number of AES blocks of 16 bytes",
-                hint="A part was left out when the manifest was made: bundle the image again.",
-            )
+        self._ends = list(accumulate(self._size(index) for index in range(len(self._manifest.parts))))
+        if wrong := self.wrong_total(self._ends[-1]):
+            for index in range(len(self._ends)):
+                with self._open(index) as file:
+                    self._require_digest(index, file)
+            raise BundleRefused(wrong, hint="The manifest was altered or badly made: get it again from its source.")
 
     def pieces(self) -> Generator[bytes, None, None]:
         """Yield the encrypted bytes in pieces. Raises BundleRefused at the first part without its digest."""
@@ -65,21 +57,45 @@ class Parts:
                     yield piece
                     self._progress.advance(len(piece))
 
+    def look(self, index: int) -> tuple[str, int]:
+        """Return a part's SHA-1 and size. Raises BundleRefused when it is missing, HostError when it cannot be read."""
+        with self._open(index) as file:
+            sha1 = _sha1(file, self.named(index))
+            self._progress.advance(file.tell())
+            return sha1, file.tell()
+
+    def wrong(self, index: int, sha1: str, *, size: int, total: int | None) -> str:
+        """Return what is wrong with a part of these digest and size, or "". `total` has all parts, None: some lack."""
+        expected = self._manifest.parts[index].sha1.lower()
+        if sha1 == expected:
+            return ""
+        named = f"{self.named(index)} {self._cause(sha1, size, total)}"
+        return f"{named}: its SHA-1 is {sha1}, the manifest says {expected}"
+
+    def wrong_total(self, total: int) -> str:
+        """Return what is wrong when the parts, each with its digest, have `total` bytes, or ""."""
+        said = self._manifest.bundled_size
+        if total != said:
+            return f"the parts have their digests and {total} bytes in all, but the manifest's bundled_size is {said}"
+        if total % _BLOCK:
+            return f"the parts have {total} bytes in all, which is no whole number of AES blocks of {_BLOCK} bytes"
+        return ""
+
     def named(self, index: int) -> str:
         """Return what messages call a part."""
         return f"{self._manifest.parts[index].filename} (index {index} of {len(self._manifest.parts)} parts)"
 
     def at(self, offset: int) -> str:
-        """Return what messages call the place `offset` bytes into the stream, which lies in its part or before it."""
+        """Return what messages call the place `offset` bytes into the stream."""
         index = min(bisect_right(self._ends, max(0, offset - 1)), len(self._ends) - 1)
         return f"byte {offset} of the stream, in {self.named(index)}"
 
     def disorder(self) -> str:
-        """Return which part comes before its turn by its file's number, or ""."""
+        """Return which part does not follow the one before it by its file's number, or ""."""
         found = [_NUMBER.search(part.filename) for part in self._manifest.parts]
         for index, (before, after) in enumerate(pairwise(found)):
             if before and after and int(after[1]) != int(before[1]) + 1:
-                return f"{self.named(index + 1)} follows {self._manifest.parts[index].filename} in the manifest"
+                return f"the manifest lists {self.named(index + 1)} after {self._manifest.parts[index].filename}"
         return ""
 
     def _open(self, index: int) -> BinaryIO:
@@ -88,7 +104,7 @@ class Parts:
         except FileNotFoundError as error:
             raise BundleRefused(
                 f"{self.named(index)} is missing",
-                hint="Put it beside the others; `emi fetch-bundle` fetches what lacks.",
+                hint="Put it beside the others: `emi fetch-bundle` fetches what lacks.",
             ) from error
         except OSError as error:
             raise _unreadable(self.named(index), error) from error
@@ -97,35 +113,25 @@ class Parts:
         with self._open(index) as file:
             return file.seek(0, io.SEEK_END)
 
-    def _require_digest(self, index: int, file: BinaryIO | None = None) -> None:
-        if file is None:
-            with self._open(index) as opened:
-                return self._require_digest(index, opened)
-        found = part_sha1(file, self.named(index))
-        if found == self._manifest.parts[index].sha1.lower():
-            return None
-        expected = self._manifest.parts[index].sha1
-        digests = f"its SHA-1 is {found}, the manifest says {expected}"
-        raise BundleRefused(f"{self.named(index)} {self._cause(index, found)}: {digests}", hint=AGAIN)
+    def _require_digest(self, index: int, file: BinaryIO) -> None:
+        sha1 = _sha1(file, self.named(index))
+        if wrong := self.wrong(index, sha1, size=file.tell(), total=self._ends[-1]):
+            raise BundleRefused(wrong, hint=_AGAIN)
 
-    def _cause(self, index: int, found: str) -> str:
+    def _cause(self, sha1: str, size: int, total: int | None) -> str:
         for other, part in enumerate(self._manifest.parts):
-            if part.sha1.lower() == found:
+            if part.sha1.lower() == sha1:
                 return f"holds the bytes of {self.named(other)}, the files were swapped"
-        length = self._length(index)
-        expected = self._manifest.bundled_size - (self._ends[-1] - length)
-        if length < expected:
-            return f"is cut off after {length} of {expected} bytes"
-        if length > expected:
-            return f"has {length} bytes, {length - expected} too many"
+        expected = size if total is None else self._manifest.bundled_size - (total - size)
+        if size < expected:
+            return f"is cut off after {size} of {expected} bytes"
+        if size > expected:
+            return f"has {size} bytes, {size - expected} too many"
         return "is damaged"
 
-    def _length(self, index: int) -> int:
-        return self._ends[index] - (self._ends[index - 1] if index else 0)
 
-
-def part_sha1(file: BinaryIO, named: str) -> str:
-    """Return the SHA-1 (lowercase hex) of a part from its beginning. Raises HostError when it cannot be read."""
+def _sha1(file: BinaryIO, named: str) -> str:
+    """Return the SHA-1 (lowercase hex) of the file from its beginning, and leave it at its end."""
     digest = hashlib.sha1(usedforsecurity=False)
     file.seek(0)
     while piece := _read(file, named):

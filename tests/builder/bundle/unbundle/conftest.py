@@ -50,6 +50,13 @@ def encrypt(data: bytes, key: ContentKey = KEY) -> bytes:
     return context.update(data) + context.finalize()
 
 
+def padding(bundle: Bundle) -> int:
+    """How many bytes of padding the last block has, as far as that can be told."""
+    stream = b"".join(bundle.files[part.filename] for part in bundle.manifest.parts if part.filename in bundle.files)
+    context = Cipher(algorithms.AES128(KEY.key), modes.CBC(KEY.iv)).decryptor()
+    return context.update(stream[: len(stream) // 16 * 16])[-1]
+
+
 def sha1(data: bytes) -> str:
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
@@ -127,7 +134,9 @@ def make() -> SimpleNamespace:
         encrypt=encrypt,
         header=header,
         padded=padded,
+        padding=padding,
         pkcs7=pkcs7,
         plain_tar=plain_tar,
         sha1=sha1,
+        with_key=lambda bundle, key: replace(bundle, key=key),
     )
