@@ -15,6 +15,8 @@ from builder.guest.lint.rule import Finding
 from builder.guest.lint.subject import Target
 from pipelines.step import GuestStep, Options
 
+_GIB = 1 << 30
+
 
 class LintOptions(Options):
     """What the image is meant for, and what is let pass."""
@@ -22,6 +24,9 @@ class LintOptions(Options):
     for_: Target = Field(default="aws", alias="for", description="the machines that the image is to run on")
     fail_on: Literal["error", "warning", "never"] = Field(
         default="error", description="the mildest findings that end the run; `never` only reports them"
+    )
+    volume_size: int | None = Field(
+        default=None, ge=1, le=65536, description="GiB of the volume that it is to become; a larger disk is an error"
     )
     except_: tuple[str, ...] = Field(default=(), alias="except", description="rules, by their ids, that are left out")
 
@@ -43,7 +48,8 @@ class Lint(GuestStep[LintOptions]):
 
     def edits(self, options: LintOptions, facts: GuestFacts, pins: Mapping[str, Any]) -> Sequence[Edit] | Unchanged:
         """Apply the rules. Raises LintFailed, with all that was found, when some of it is as bad as `fail_on`."""
-        found = lint(facts, options.for_, exempt=options.except_)
+        volume = options.volume_size * _GIB if options.volume_size else None
+        found = lint(facts, options.for_, exempt=options.except_, volume_size=volume)
         if any(_fails(finding, options) for finding in found):
             told = "\n".join(f"  {told_of(finding)}" for finding in found)
             raise LintFailed(f"the image is not fit for {options.for_}:\n{told}")

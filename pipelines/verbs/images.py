@@ -43,15 +43,17 @@ def inspect(image: Path, *, guest: bool, as_json: bool) -> None:
         ui.say(f"  no guest is shown: {why}")
 
 
-def lint(image: Path, target: Target, exempt: Sequence[str], *, fix: bool, as_json: bool) -> None:
-    """Show what is wrong with an image, or print the steps that mend it.
+def lint(
+    image: Path, target: Target, exempt: Sequence[str], *, volume_size: int | None = None, fix: bool, as_json: bool
+) -> None:
+    """Show what is wrong with an image, or print the steps that mend it; `volume_size` is GiB.
 
     Raises LintFailed when there are errors; GuestError or HostError when the guest could not be looked at, after what
     the disk alone tells was shown.
     """
     if unknown := unknown_rules(exempt):
         raise UsageError(f"no rule {', '.join(unknown)}", hint="docs/lint.md lists the rules.")
-    found, trouble = _faults(image, target, exempt)
+    found, trouble = _faults(image, target, exempt, None if volume_size is None else volume_size << 30)
     if as_json:
         said = {"image": str(image), "target": target, "no_guest": trouble.message if trouble else None}
         ui.say_json({**said, "findings": [_json(finding) for finding in found]})
@@ -66,15 +68,17 @@ def lint(image: Path, target: Target, exempt: Sequence[str], *, fix: bool, as_js
         raise LintFailed(f"{image} has {errors} error{'s' if errors > 1 else ''} for {target}")
 
 
-def _faults(image: Path, target: Target, exempt: Sequence[str]) -> tuple[Sequence[Finding], EmiError | None]:
+def _faults(
+    image: Path, target: Target, exempt: Sequence[str], volume_size: int | None
+) -> tuple[Sequence[Finding], EmiError | None]:
     """Return what is wrong with an image; of its disk alone, and why, where its guest cannot be looked at."""
     layer = layer_of(image)
     try:
         with _guest(layer) as facts:
-            return find_faults(facts, target, exempt=exempt), None
+            return find_faults(facts, target, exempt=exempt, volume_size=volume_size), None
     except (GuestError, HostError) as error:
         with open_image(image, layer.format) as reader:
-            return lint_disk(reader, target, exempt=exempt), error
+            return lint_disk(reader, target, exempt=exempt, volume_size=volume_size), error
 
 
 def _report(image: Path, facts: ImageFacts) -> tuple[guest_inspect.GuestReport | None, str | None]:

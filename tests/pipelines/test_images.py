@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,11 @@ def test_without_an_appliance_the_disk_is_judged_and_shown(bare: Path, shared_em
     assert "note: of the guest nothing can be told" in done.out
     assert "error: the image is a filesystem without a disk around it" in done.out
     assert "the appliance did not start" in done.err
+    os.truncate(bare, 3 << 30)
+    large = json.loads(shared_emi("lint", bare, "--volume-size", "2", "--json", **nowhere).out)["findings"]
+    assert [one["what"] for one in large if one["rule"] == "disk-larger-than-volume"] == [
+        "the disk has 3 GiB, its volume is to have 2 GiB"
+    ]
     shown = shared_emi("inspect", bare, **nowhere)
     assert shown.code == 0, shown.err
     assert "label 'bare'" in shown.out

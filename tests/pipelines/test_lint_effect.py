@@ -30,16 +30,16 @@ HERE = Path(__file__).parents[1] / "builder/guest/lint"
 HEAD = "name: mended\nsteps:\n  - download: {url: 'https://images.example/x.qcow2', checksum: 'sha256:%s'}\n" % (
     "0" * 64
 )
-# These run the guest's own programs, which plain values cannot.
-_PROGRAMS = {"packages", "initramfs"}
+# These run the guest's own programs or work on disks, which plain values cannot.
+_REAL = {"packages", "initramfs", "resize", "extract", "assemble"}
 
-spec = importlib.util.spec_from_file_location("test_rules", HERE / "test_rules.py")
-rules = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(rules)
+spec = importlib.util.spec_from_file_location("breaks", HERE / "breaks.py")
+breaks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(breaks)
 MENDED = {
     f"{number}-{row[0]}": row
-    for number, row in enumerate(rules.BREAKS)
-    if RULES[row[0]].mended_by and not _PROGRAMS & set(RULES[row[0]].mended_by)
+    for number, row in enumerate(breaks.BREAKS)
+    if RULES[row[0]].mended_by and not _REAL & set(RULES[row[0]].mended_by)
 }
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from builder.guest.boot_entries import BootEntry, boot_configs
+from builder.guest.lint.remaking import REMAKING, remade
 from builder.guest.lint.rule import Found, Mend, Rule, install
 from builder.guest.lint.subject import Subject
 
@@ -26,7 +27,7 @@ def no_kernel(subject: Subject) -> Iterator[Found]:
     """
     if subject.kernel_files.kernels or _unified(subject):
         return
-    outside = subject.bare or subject.target == "eucalyptus-xen"
+    outside = (subject.bare and subject.target != "aws") or subject.target == "eucalyptus-xen"
     empty = "".join(f"; {path} is empty, or a link to nothing" for path in subject.kernel_files.empty[:1])
     yield Found(
         severity="note" if outside else "error",
@@ -67,10 +68,12 @@ def no_boot_loader(subject: Subject) -> Iterator[Found]:
     """
     if subject.bare or boot_configs(subject.facts) or _unified(subject):
         return
+    xen = subject.target == "eucalyptus-xen"
     yield Found(
-        severity="warning" if subject.target == "eucalyptus-xen" or subject.firmware.uefi else "error",
+        severity="warning" if xen or subject.firmware.uefi else "error",
         what="no boot loader is configured in the image",
         where="/boot",
+        mends=() if xen else remade(subject),
         advice="Install one, or take the root out with `extract` and make a bootable disk of it with `assemble`.",
     )
 
@@ -189,7 +192,7 @@ def _kernel_package(subject: Subject) -> tuple[Mend, ...]:
 RULES = (
     Rule(check=no_kernel, worst="error", mended_by=("packages",)),
     Rule(check=no_initramfs, worst="error", mended_by=("initramfs",)),
-    Rule(check=no_boot_loader, worst="error"),
+    Rule(check=no_boot_loader, worst="error", mended_by=REMAKING),
     Rule(check=boot_entry_broken, worst="error"),
     Rule(check=no_serial_console, worst="warning", mended_by=("grub",)),
     Rule(check=long_boot_menu, worst="error", mended_by=("grub",)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from builder.guest.lint.remaking import BY_HAND, REMAKING, WRAPPING, end, remade, shrunk, trimmed
 from builder.guest.lint.rule import Found, Rule, Severity
 from builder.guest.lint.subject import Subject, Target
 from builder.image.firmware import BIOS_BOOT_TYPE
@@ -12,7 +13,6 @@ from builder.units import format_size
 _GIB = 1 << 30
 _SPARE = 1 << 30  # bytes that a disk may end behind its last partition
 _ARM = ("aarch64", "arm", "riscv64")
-_ASSEMBLE = "Take the root out with `extract`, and make a disk for BIOS and UEFI around it with `assemble`."
 
 
 def bios_cannot_boot(subject: Subject) -> Iterator[Found]:
@@ -30,12 +30,14 @@ def bios_cannot_boot(subject: Subject) -> Iterator[Found]:
         return
     uefi, why = subject.firmware.uefi, subject.firmware.bios_problem or "its first sector holds no boot code"
     only = " It boots by UEFI only."
+    registered = uefi and subject.target == "aws"
     with_uefi: Mapping[Target, Severity] = {"aws": "note", "qemu": "warning"}
     yield Found(
         severity=with_uefi.get(subject.target, "error") if uefi else "error",
         what=f"a BIOS cannot boot this disk: {why}.{only if uefi else ''}",
         where="sector 0",
-        advice="Register it with `boot_mode: uefi`." if uefi and subject.target == "aws" else _ASSEMBLE,
+        mends=() if registered else remade(subject),
+        advice="Register it with `boot_mode: uefi`." if registered else BY_HAND,
     )
 
 
@@ -59,7 +61,8 @@ def no_esp(subject: Subject) -> Iterator[Found]:
                 else "instance types that boot by UEFI only cannot be used"
             ),
             where="the partition table",
-            advice=_ASSEMBLE,
+            mends=remade(subject),
+            advice="Install the distribution's GRUB for EFI into one, where the image is made." if arm else BY_HAND,
         )
 
 
@@ -74,10 +77,12 @@ def esp_without_loader(subject: Subject) -> Iterator[Found]:
         return
     others = f"; there are {', '.join(firmware.loaders[:4])}" if firmware.loaders else ""
     needed = subject.system.architecture in _ARM or not firmware.bios
+    vital = needed and subject.target in ("aws", "qemu")
     yield Found(
-        severity="error" if needed and subject.target in ("aws", "qemu") else "warning",
+        severity="error" if vital else "warning",
         what=f"the EFI system partition has no EFI/BOOT/BOOT*.EFI{others}",
         where=f"partition {firmware.esp}",
+        mends=remade(subject) if vital else (),
         advice="Copy the loader there, or run grub-install --removable in a `run` step.",
     )
 
@@ -97,7 +102,8 @@ def firmware_mismatch(subject: Subject) -> Iterator[Found]:
             severity="warning",
             what="GRUB's code for BIOS is on a GPT disk without a BIOS boot partition: an update of GRUB will fail",
             where="the partition table",
-            advice=_ASSEMBLE,
+            mends=remade(subject),
+            advice=BY_HAND,
         )
 
 
@@ -113,6 +119,7 @@ def no_partition_table(subject: Subject) -> Iterator[Found]:
             what="the image is a filesystem without a disk around it: "
             + ("nothing starts it" if aws else "it needs -kernel and -initrd"),
             where="the disk",
+            mends=remade(subject),
             advice="Make a bootable disk of it with an `assemble` step.",
         )
 
@@ -155,18 +162,36 @@ def unclean_filesystem(subject: Subject) -> Iterator[Found]:
 def disk_larger_than_needed(subject: Subject) -> Iterator[Found]:
     """The disk goes on for more than 1 GiB behind its last partition: every volume made of it pays for that.
 
-    Source: EC2 API Reference, CreateVolume: a volume is never smaller than its snapshot.
+    Where the volume's size is told, it is that which is paid for. Source: EC2 API Reference, CreateVolume: a volume is
+    never smaller than its snapshot.
     """
-    if subject.table is None or not subject.table.partitions:
+    if subject.table is None or not subject.table.partitions or subject.volume_size is not None:
         return
-    end = max(part.start + part.size for part in subject.table.partitions)
-    size = subject.reader.virtual_size
-    if size - end > _SPARE:
+    last, size = end(subject), subject.reader.virtual_size
+    if size - last > _SPARE:
         yield Found(
             severity="warning",
-            what=f"the disk has {format_size(size)}, its last partition ends at {format_size(end)}",
+            what=f"the disk has {format_size(size)}, its last partition ends at {format_size(last)}",
             where="the partition table",
+            mends=trimmed(subject),
             advice="Cut it with a `resize` step, or let the root partition grow into it.",
+        )
+
+
+def disk_larger_than_volume(subject: Subject) -> Iterator[Found]:
+    """The disk is larger than the volume that it is meant for, which is told by `volume_size` (`--volume-size`).
+
+    No such volume can be made of it. Source: EC2 API Reference, RegisterImage, EbsBlockDevice: VolumeSize must be at
+    least the snapshot's.
+    """
+    size = subject.reader.virtual_size
+    if subject.volume_size is not None and size > subject.volume_size:
+        yield Found(
+            severity="error",
+            what=f"the disk has {format_size(size)}, its volume is to have {format_size(subject.volume_size)}",
+            where="the disk",
+            mends=shrunk(subject, subject.volume_size),
+            advice="Make the volume larger, or the image smaller where it is made: nothing shrinks its root.",
         )
 
 
@@ -177,7 +202,7 @@ def size_not_whole(subject: Subject) -> Iterator[Found]:
     API Reference, CreateVolume: Size, in GiBs.
     """
     size = subject.reader.virtual_size
-    if subject.target != "qemu" and not subject.bare and size % _GIB:
+    if subject.target != "qemu" and not subject.bare and size % _GIB and subject.volume_size is None:
         yield Found(
             severity="note",
             what=f"the disk has {format_size(size)}; its volumes will have a whole number of GiB",
@@ -187,13 +212,14 @@ def size_not_whole(subject: Subject) -> Iterator[Found]:
 
 
 RULES = (
-    Rule(check=bios_cannot_boot, worst="error"),
-    Rule(check=no_esp, worst="error"),
-    Rule(check=esp_without_loader, worst="error"),
-    Rule(check=firmware_mismatch, worst="warning"),
-    Rule(check=no_partition_table, worst="error"),
+    Rule(check=bios_cannot_boot, worst="error", mended_by=REMAKING),
+    Rule(check=no_esp, worst="error", mended_by=REMAKING),
+    Rule(check=esp_without_loader, worst="error", mended_by=REMAKING),
+    Rule(check=firmware_mismatch, worst="warning", mended_by=REMAKING),
+    Rule(check=no_partition_table, worst="error", mended_by=WRAPPING),
     Rule(check=damaged_partition_table, worst="error"),
     Rule(check=unclean_filesystem, worst="error"),
-    Rule(check=disk_larger_than_needed, worst="warning"),
+    Rule(check=disk_larger_than_volume, worst="error", mended_by=("resize",)),
+    Rule(check=disk_larger_than_needed, worst="warning", mended_by=("resize",)),
     Rule(check=size_not_whole, worst="note"),
 )

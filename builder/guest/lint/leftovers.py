@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from builder.guest.lint.rule import Found, Mend, Rule
+from builder.guest.lint.rule import Found, Mend, Rule, delete
 from builder.guest.lint.subject import Subject
 
 _TELLING = (  # who logged in from where, and what was done
@@ -153,6 +153,7 @@ def proxy_left(subject: Subject) -> Iterator[Found]:
                 what="a proxy of the network where the image was made is set",
                 where=f"{path}:{number}",
                 quote=line,
+                mends=_deleted(subject, path, _PROXY.match),
                 advice="Remove the line with a `run` step, or the file with a `files` step.",
             )
 
@@ -169,8 +170,15 @@ def private_repository(subject: Subject) -> Iterator[Found]:
                 what="packages are to come from where instances cannot reach",
                 where=f"{path}:{number}",
                 quote=line,
+                mends=_deleted(subject, path, _PRIVATE_URL.search),
                 advice="Name the distribution's own archive there with a `files` step.",
             )
+
+
+def _deleted(subject: Subject, path: str, faulty: Callable[[str], object]) -> tuple[Mend, ...]:
+    """Return the step that deletes a file of a directory of such, if every line in it is faulty."""
+    only = ".d/" in path and all(faulty(line) for _, _, line in subject.lines(path))
+    return (delete(path),) if only else ()
 
 
 def _socket_place(path: str) -> bool:
@@ -184,6 +192,6 @@ RULES = (
     Rule(check=logs, worst="warning", mended_by=("sysprep",)),
     Rule(check=temporary_files, worst="note", mended_by=("sysprep",)),
     Rule(check=package_cache, worst="note", mended_by=("sysprep",)),
-    Rule(check=proxy_left, worst="warning"),
-    Rule(check=private_repository, worst="warning"),
+    Rule(check=proxy_left, worst="warning", mended_by=("files",)),
+    Rule(check=private_repository, worst="warning", mended_by=("files",)),
 )

@@ -35,17 +35,22 @@ _LOOKED = 200  # of one rule that are looked for: a hostile image can have as ma
 _MANY = 10  # findings of one rule that are told
 
 
-def lint(facts: GuestFacts, target: Target, *, exempt: Collection[str] = ()) -> tuple[Finding, ...]:
+def lint(
+    facts: GuestFacts, target: Target, *, exempt: Collection[str] = (), volume_size: int | None = None
+) -> tuple[Finding, ...]:
     """Return what the rules, but for those `exempt` by id, find in a guest that is to run on `target`: worst first.
 
-    What a rule cannot tell is a note of that rule. Raises GuestError when the appliance is gone.
+    `volume_size` is that of the volume which it is to become, in bytes, where that is known. What a rule cannot tell is
+    a note of that rule. Raises GuestError when the appliance is gone.
     """
-    found = _judge(Subject(facts, target), RULES.values(), exempt)
+    found = _judge(Subject(facts, target, volume_size=volume_size), RULES.values(), exempt)
     facts.sectors(512, 0)  # asked anew each time: with a dead appliance, every rule would only have notes
     return found
 
 
-def lint_disk(reader: ImageReader, target: Target, *, exempt: Collection[str] = ()) -> tuple[Finding, ...]:
+def lint_disk(
+    reader: ImageReader, target: Target, *, exempt: Collection[str] = (), volume_size: int | None = None
+) -> tuple[Finding, ...]:
     """Return what the rules on disks find in one whose guest cannot be looked at; no appliance is needed."""
     table, volumes = look_inside(reader)
     starts = {part.number: part.start for part in table.partitions} if table else {}
@@ -55,7 +60,8 @@ def lint_disk(reader: ImageReader, target: Target, *, exempt: Collection[str] = 
         wrong = unclean(kind, reader.pread(HEAD, starts.get(volume.partition or 0, 0)))
         where = f"partition {volume.partition}" if volume.partition else "the disk"
         filesystems.append(Filesystem(device=where, type=kind, unclean=wrong))
-    return _judge(Subject(KnownFacts(filesystems=filesystems), target, reader), disk.RULES, exempt)
+    subject = Subject(KnownFacts(filesystems=filesystems), target, reader, volume_size=volume_size)
+    return _judge(subject, disk.RULES, exempt)
 
 
 def _judge(subject: Subject, rules: Iterable[Rule], exempt: Collection[str]) -> tuple[Finding, ...]:
@@ -86,6 +92,8 @@ def _apply(rule: Rule, subject: Subject) -> Iterator[Finding]:
 
 def _finding(rule: Rule, found: Found) -> Finding:
     plain = tuple(mend for mend in found.mends if mend.plain)
+    spoken = plain == found.mends
+    advice = found.advice or ("" if spoken else "Its name cannot stand in a recipe: use a `run` step.")
     return Finding(
         rule=rule.id,
         severity=found.severity,
@@ -93,7 +101,7 @@ def _finding(rule: Rule, found: Found) -> Finding:
         where=printable(found.where),
         quote=blotted(found.quote),
         mends=plain,
-        advice=found.advice or ("" if plain == found.mends else "Its name cannot stand in a recipe: use a `run` step."),
+        advice="" if plain and spoken else advice,
     )
 
 

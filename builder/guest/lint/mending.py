@@ -10,9 +10,11 @@ import yaml
 
 from builder.guest.lint.rule import Finding
 
-# What others build on comes first; what removes traces comes last, so that it removes those of the mending too.
+# What others build on comes first; what removes traces comes after it, so that it removes those of the mending too;
+# then the root leaves its disk. A fstab for that alone takes leave of /boot, so it waits for the kernel of there.
 _ORDER = (
-    "label", "fstab", "packages", "network", "users", "cloud-init", "files", "grub", "initramfs", "selinux", "sysprep",
+    "label", "fstab", "packages", "network", "users", "cloud-init", "files", "grub", "initramfs", "kernel",
+    "fstab, alone", "selinux", "sysprep", "extract", "assemble", "resize",
 )  # fmt: skip
 
 
@@ -22,8 +24,14 @@ def steps(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     for finding in findings:
         for mend in finding.mends:
             merged[mend.step] = _together(merged.get(mend.step, {}), mend.options)
-    order = sorted(merged, key=lambda step: _ORDER.index(step) if step in _ORDER else len(_ORDER))
+    if "assemble" in merged and merged.get("resize", {}).get("size") == "keep":
+        del merged["resize"]  # it cuts a disk that `extract` takes the root out of; a new one is as large as needed
+    order = sorted(merged, key=lambda step: _ORDER.index(_place(step, merged[step])))
     return [{step: merged[step]} if merged[step] else {step: None} for step in order]
+
+
+def _place(step: str, options: Mapping[str, Any]) -> str:
+    return "fstab, alone" if step == "fstab" and options.get("alone") else step
 
 
 def as_yaml(findings: Sequence[Finding]) -> str:

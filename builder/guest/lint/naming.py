@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from builder.guest.facts import Filesystem
 from builder.guest.lint.devices import Device, device
+from builder.guest.lint.remaking import LABEL
 from builder.guest.lint.rule import Found, Mend, Rule
 from builder.guest.lint.subject import FstabLine, Subject
 
 _OPTIONAL = ("nofail", "noauto", "x-systemd.automount")
-_RELABEL = "rootfs"  # what a root without a label is called by the steps that are proposed
 
 
 def fstab_unstable_device(subject: Subject) -> Iterator[Found]:
@@ -113,7 +113,7 @@ def fstab_no_root(subject: Subject) -> Iterator[Found]:
                 what="there is no entry for /, and the kernel is not told `rw`: the root may stay read-only",
                 where="/etc/fstab",
                 quote=entry.text,
-                advice=f"Write an entry such as `LABEL={subject.root.label or _RELABEL} / {subject.root.type} "
+                advice=f"Write an entry such as `LABEL={subject.root.label or LABEL} / {subject.root.type} "
                 "defaults 0 1` with a `files` step.",
             )
 
@@ -222,12 +222,12 @@ def _is(found: Filesystem | None, root: Filesystem) -> bool:
 
 
 def _fstab(subject: Subject) -> Mend:
-    return Mend(step="fstab", options={} if subject.root.label else {"root_label": _RELABEL})
+    return Mend(step="fstab", options={} if subject.root.label else {"root_label": LABEL})
 
 
 def _by_label(subject: Subject) -> tuple[Mend, ...]:
     """Return the steps that have the kernel find the root by its label."""
-    label = () if subject.root.label else (Mend(step="label", options={"label": _RELABEL}),)
+    label = () if subject.root.label else (Mend(step="label", options={"label": LABEL}),)
     return (*label, Mend(step="grub", options={"root": "label"}))
 
 

@@ -46,8 +46,9 @@ def _texts(value: object) -> Iterator[str]:
         case str():
             yield value
         case Mapping():
-            for inner in value.values():
-                yield from _texts(inner)
+            for key, inner in value.items():
+                lines = key == "content"  # a file's, which may have several
+                yield from (text.replace("\n", "") for text in _texts(inner)) if lines else _texts(inner)
         case list():
             for inner in value:
                 yield from _texts(inner)
@@ -74,7 +75,7 @@ def lock(user: str) -> Mend:
 class Found:
     """One thing that a rule found. `where` is FILE:LINE, a file or a device; `quote` the evidence as it stands there.
 
-    Without a `mend`, `advice` says what a person can do.
+    `advice` says what a person can do where there is no `mend`.
     """
 
     severity: Severity

@@ -46,10 +46,21 @@ class FstabLine:
 class Subject:
     """A guest under judgement. Everything is asked of the facts when the first rule wants it, and kept."""
 
-    def __init__(self, facts: GuestFacts, target: Target, reader: ImageReader | None = None) -> None:
-        """Judge `facts` for `target`; the disk itself is read through them, or through `reader` where there is one."""
+    def __init__(
+        self,
+        facts: GuestFacts,
+        target: Target,
+        reader: ImageReader | None = None,
+        *,
+        volume_size: int | None = None,
+    ) -> None:
+        """Judge `facts` for `target`; the disk itself is read through them, or through `reader` where there is one.
+
+        `volume_size` is that of the volumes it is meant for, in bytes; None where that is not known.
+        """
         self.facts = facts
         self.target = target
+        self.volume_size = volume_size
         self._reader = reader
 
     @cached_property

@@ -11,6 +11,7 @@ from builder.guest.os import parse_assignments
 
 _CLOCKS = ("chronyd", "ntpd", "openntpd", "ntpsec-ntpd")
 _LABELLED = ("/etc/passwd", "/etc/shadow", "/etc/fstab", "/etc/hostname", "/usr/lib/systemd/systemd", "/usr/sbin/sshd")
+_IN_UTC = {"path": "/etc/adjtime", "content": "0.0 0 0.0\n0\nUTC\n"}  # as it is where hwclock never wrote it
 _TIMESYNCD = ("/usr/lib/systemd/systemd-timesyncd", "/lib/systemd/systemd-timesyncd")
 
 
@@ -21,7 +22,7 @@ def clock_in_local_time(subject: Subject) -> Iterator[Found]:
     """
     lines = subject.facts.text("/etc/adjtime").splitlines()
     if len(lines) > 2 and lines[2].strip() == "LOCAL" and not _zone_is_utc(subject):
-        yield _local("/etc/adjtime:3", lines[2])
+        yield _local("/etc/adjtime:3", lines[2], (Mend(step="files", options={"entries": [_IN_UTC]}),))
     for path in ("/etc/default/rcS", "/etc/sysconfig/clock", "/etc/conf.d/hwclock", "/etc/rc.conf"):
         for _, number, line in subject.lines(path):
             if re.match(r"\s*(?:UTC=[\"']?(?:no|false)|HWCLOCK=[\"']?--localtime|clock=[\"']?local)", line):
@@ -109,18 +110,19 @@ def _zone_is_utc(subject: Subject) -> bool:
     return target.rpartition("/")[2] in ("UTC", "UCT", "Zulu", "Universal", "GMT")
 
 
-def _local(where: str, text: str) -> Found:
+def _local(where: str, text: str, mends: tuple[Mend, ...] = ()) -> Found:
     return Found(
         severity="warning",
         what="the hardware's clock is taken to show local time, and a cloud's shows UTC",
         where=where,
         quote=text,
+        mends=mends,
         advice="Say UTC there with a `files` or `run` step.",
     )
 
 
 RULES = (
-    Rule(check=clock_in_local_time, worst="warning"),
+    Rule(check=clock_in_local_time, worst="warning", mended_by=("files",)),
     Rule(check=no_time_service, worst="note", mended_by=("packages",)),
     Rule(check=selinux_without_policy, worst="error", mended_by=("packages",)),
     Rule(check=selinux_unlabelled, worst="error", mended_by=("selinux",)),

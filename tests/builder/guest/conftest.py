@@ -15,7 +15,10 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One partition to make: its filesystem with a label and the files in it (path -> bytes, or a symlink's target)."""
+    """One partition to make: its filesystem with a label and the files in it (path -> bytes, or a symlink's target).
+
+    A path that ends in a slash is a directory.
+    """
 
     type: str
     size: int  # MiB
@@ -40,6 +43,9 @@ class Disks:
         for name, content in (part.files or {}).items():
             file = tree / name
             file.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith("/"):
+                file.mkdir(exist_ok=True)
+                continue
             file.symlink_to(content) if isinstance(content, str) else file.write_bytes(content)
         with open(path, "xb") as image:
             image.truncate(part.size * MIB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,13 @@ import pytest
 from builder import proc
 from builder.guest import inspect as guest_inspect
 from builder.guest.guest import Guest
-from builder.guest.lint.lint import lint, lint_disk
+from builder.guest.lint.lint import RULES, lint, lint_disk
+from builder.guest.lint.subject import TARGETS
 from builder.image.reader import open_image
+
+spec = importlib.util.spec_from_file_location("machines", Path(__file__).with_name("lint") / "machines.py")
+machines = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(machines)
 
 MIB = 1 << 20
 BOOT = "/usr/lib/grub/i386-pc/boot.img"
@@ -25,15 +31,47 @@ SYSTEM = {
 }
 
 
+# What all of these small systems lack; with a disk around them, and with one of whole GiB.
+ALIKE_BARE = {
+    "authorized-keys": ("error", "/home/me/.ssh/authorized_keys:1"),
+    "no-sshd": ("warning", "/usr/sbin/sshd"),
+    "no-time-service": ("note", "/usr/sbin/chronyd"),
+}
+ALIKE_WHOLE = ALIKE_BARE | {"root-does-not-grow": ("note", "/usr/bin/growpart")}
+ALIKE = ALIKE_WHOLE | {"size-not-whole": ("note", "the disk")}
+DISK_RULES = {
+    "bios-cannot-boot", "no-esp", "esp-without-loader", "firmware-mismatch", "no-partition-table",
+    "damaged-partition-table", "unclean-filesystem", "disk-larger-than-needed", "size-not-whole",
+}  # fmt: skip
+
+
 def system(root: bytes, fstab: bytes) -> dict[str, bytes | str]:
     return {**SYSTEM, "boot/grub/grub.cfg": GRUB % root, "etc/fstab": fstab}
 
 
-def gpt(disks, part, name: str, root, *, esp: dict[str, bytes] | None) -> Path:
-    """Make a GPT disk with a BIOS boot partition, an ESP with these files, and the root."""
-    parts = [part(type="swap", size=1), part(type="vfat", size=8, label="UEFI", files=esp or {}), root]
+def gpt(disks, part, name: str, root, *more, esp: dict[str, bytes] | None) -> Path:
+    """Make a GPT disk with a BIOS boot partition, an ESP with these files, the root, and more."""
+    parts = [part(type="swap", size=1), part(type="vfat", size=8, label="UEFI", files=esp or {}), root, *more]
     path = disks.gpt(name, parts)
     proc.run(["sgdisk", "-t1:ef02", "-t2:ef00" if esp is not None else "-t2:0700", path])
+    return path
+
+
+def bootable(path: Path, sector: int) -> Path:
+    """Put GRUB's code for BIOS into the first sector, and something as the rest of it where that looks for it."""
+    boot = Path(BOOT).read_bytes()[:440]
+    with open(path, "r+b") as disk:
+        disk.write(boot[:0x5C] + sector.to_bytes(8, "little") + boot[0x64:])
+        disk.seek(sector * 512)
+        disk.write(b"core")
+    return path
+
+
+def whole(path: Path) -> Path:
+    """Make the disk 1 GiB, as a volume is."""
+    with open(path, "r+b") as disk:
+        disk.truncate(1 << 30)
+    proc.run(["sgdisk", "-e", path])
     return path
 
 
@@ -49,12 +87,7 @@ def sound(disks, part, tmp_path) -> Path:
     files = system(b"LABEL=rootfs", b"LABEL=rootfs / ext4 defaults 0 1\nLABEL=UEFI /boot/efi vfat nofail 0 1\n")
     root = part(type="ext4", size=16, label="rootfs", files=files | {"boot/efi/.keep": b""})
     path = gpt(disks, part, "sound.raw", root, esp={"EFI/BOOT/BOOTX64.EFI": b"MZ"})
-    boot = Path(BOOT).read_bytes()[:440]
-    with open(path, "r+b") as disk:
-        disk.write(boot[:0x5C] + (2048).to_bytes(8, "little") + boot[0x64:])
-        disk.seek(MIB)
-        disk.write(b"core")
-    return path
+    return bootable(path, 2048)
 
 
 def unstable(disks, part, tmp_path) -> Path:
@@ -74,39 +107,64 @@ def twins(disks, part, tmp_path) -> Path:
     return path
 
 
+def machine(disks, part, name: str, changed: machines.Files, *more) -> Path:
+    """Make the healthy guest's disk, for BIOS and UEFI, with these files changed in it."""
+    root = part(type="ext4", size=16, label="rootfs", files=machines.files(changed))
+    path = gpt(disks, part, f"{name}.raw", root, *more, esp={"EFI/BOOT/BOOTX64.EFI": b"MZ"})
+    return whole(bootable(path, 2048))
+
+
+def hollow(disks, part, tmp_path) -> Path:
+    root = part(type="ext4", size=16, label="rootfs", files=machines.files(machines.HOLLOW))
+    path = disks.mbr("hollow.raw", [root, part(type="ext2", size=8)])
+    with open(path, "r+b") as disk:
+        disk.truncate(20 * MIB)  # as a download that ended early
+    return path
+
+
+def moved(disks, part, tmp_path) -> Path:
+    root = part(type="ext4", size=16, label="rootfs", files=machines.files(machines.MOVED))
+    esp = part(type="vfat", size=8, label="UEFI", files={"EFI/BOOT/BOOTX64.EFI": b"MZ"}, code="ef00")
+    return whole(bootable(disks.gpt("moved.raw", [esp, root]), 40))
+
+
+# How to make each, and which rules speak for which target, with severity and where. Nothing else is found.
 DISKS = {
-    "sound": (sound, {}),
-    "unstable": (
-        unstable,
-        {
-            "bios-cannot-boot": ("error", "sector 0"),
-            "esp-without-loader": ("error", "partition 2"),
-            "fstab-unstable-device": ("error", "/etc/fstab:1"),
-            "fstab-absent-device": ("error", "/etc/fstab:2"),
-            "root-unstable-device": ("error", "/boot/grub/grub.cfg:3"),
-            "size-not-whole": ("note", "the disk"),
-        },
+    "healthy": (lambda disks, part, _: machine(disks, part, "healthy", {}), {target: {} for target in TARGETS}),
+    "lived in": (
+        lambda disks, part, _: machine(disks, part, "lived", machines.LIVED_IN),
+        machines.LIVED_IN_BREAKS,
     ),
-    "twins": (
-        twins,
-        {
-            "bios-cannot-boot": ("error", "sector 0"),
-            "no-esp": ("note", "the partition table"),
-            "duplicate-name": ("error", "/etc/fstab"),
-            "disk-larger-than-needed": ("warning", "the partition table"),
-        },
+    "elsewhere": (
+        lambda disks, part, _: machine(
+            disks, part, "elsewhere", machines.ELSEWHERE, part(type="swap", size=1, label="swap")
+        ),
+        machines.ELSEWHERE_BREAKS,
     ),
-    "not unmounted": (
-        lambda *made: marred(*made, "feature needs_recovery"),
-        {"no-partition-table": ("error", "the disk"), "unclean-filesystem": ("warning", "/dev/sda")},
-    ),
-    "errors": (
-        lambda *made: marred(*made, "ssv state 3"),
-        {"no-partition-table": ("error", "the disk"), "unclean-filesystem": ("error", "/dev/sda")},
-    ),
-}
-# What these small systems lack besides, all of them alike.
-ALIKE = {"authorized-keys", "no-sshd", "no-time-service", "root-does-not-grow", "no-initramfs", "size-not-whole"}
+    "hollow": (hollow, machines.HOLLOW_BREAKS),
+    "moved": (moved, machines.MOVED_BREAKS),
+    "unstable": (unstable, {"aws": ALIKE | {
+        "bios-cannot-boot": ("error", "sector 0"),
+        "esp-without-loader": ("error", "partition 2"),
+        "fstab-unstable-device": ("error", "/etc/fstab:1"),
+        "fstab-absent-device": ("error", "/etc/fstab:2"),
+        "root-unstable-device": ("error", "/boot/grub/grub.cfg:3"),
+    }}),
+    "twins": (twins, {"aws": ALIKE_WHOLE | {
+        "bios-cannot-boot": ("error", "sector 0"),
+        "no-esp": ("note", "the partition table"),
+        "duplicate-name": ("error", "/etc/fstab"),
+        "disk-larger-than-needed": ("warning", "the partition table"),
+    }}),
+    "not unmounted": (lambda *made: marred(*made, "feature needs_recovery"), {"aws": ALIKE_BARE | {
+        "no-partition-table": ("error", "the disk"),
+        "unclean-filesystem": ("warning", "/dev/sda"),
+    }}),
+    "errors": (lambda *made: marred(*made, "ssv state 3"), {"aws": ALIKE_BARE | {
+        "no-partition-table": ("error", "the disk"),
+        "unclean-filesystem": ("error", "/dev/sda"),
+    }}),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -126,16 +184,34 @@ def plug(appliance, disks):
 
 @pytest.mark.parametrize("name", DISKS)
 def test_what_is_wrong_with_a_disk(plug, disks, part, tmp_path, name):
-    make, expected = DISKS[name]
+    make, broken = DISKS[name]
     path = make(disks, part, tmp_path)
-    with open_image(path, "raw") as reader:
-        alone = {finding.rule for finding in lint_disk(reader, "aws")}
     guest = plug(path)
-    found = {finding.rule: (finding.severity, finding.where) for finding in lint(guest, "aws")}
-    assert {rule: found.get(rule) for rule in expected} == expected
-    assert set(found) - ALIKE == set(expected) - ALIKE
-    # Without an appliance the disk's own rules say the same, and no other speaks.
-    assert alone - ALIKE == {rule for rule in expected if rule in DISK_RULES} - ALIKE
+    for target, expected in broken.items():
+        assert firsts(lint(guest, target)) == expected
+        # Without an appliance the disk's own rules say the same, and no other speaks.
+        with open_image(path, "raw") as reader:
+            alone = {finding.rule for finding in lint_disk(reader, target)}
+        assert alone == DISK_RULES & set(expected)
+
+
+def firsts(found) -> dict[str, tuple[str, str]]:
+    """Return the severity and the place of what each rule found first."""
+    return {finding.rule: (finding.severity, finding.where) for finding in reversed(found)}
+
+
+def test_every_rule_is_broken_by_a_real_disk():
+    broken = {rule for _, targets in DISKS.values() for expected in targets.values() for rule in expected}
+    assert broken | {"disk-larger-than-volume"} == set(RULES)
+
+
+def test_a_disk_that_is_larger_than_its_volume(disks, part):
+    path = machine(disks, part, "large", {})
+    with open_image(path, "raw") as reader:
+        (found,) = lint_disk(reader, "aws", volume_size=512 * MIB)
+        assert lint_disk(reader, "aws", volume_size=1 << 30) == ()
+    assert (found.rule, found.severity, found.where) == ("disk-larger-than-volume", "error", "the disk")
+    assert [(mend.step, mend.options) for mend in found.mends] == [("resize", {"disk": "512 MiB"})]
 
 
 def test_labels_of_selinux_are_read(plug, disks, part, tmp_path):
@@ -148,12 +224,6 @@ def test_labels_of_selinux_are_read(plug, disks, part, tmp_path):
     assert guest.attribute("/etc/absent", "security.selinux") is None
     (found,) = [finding for finding in lint(guest, "aws") if finding.rule == "selinux-unlabelled"]
     assert found.what == "SELinux is enforced, and /etc/shadow has no label"
-
-
-DISK_RULES = {
-    "bios-cannot-boot", "no-esp", "esp-without-loader", "no-partition-table", "damaged-partition-table",
-    "unclean-filesystem", "disk-larger-than-needed",
-}  # fmt: skip
 
 
 def test_a_guest_is_shown(plug, disks, part, tmp_path):

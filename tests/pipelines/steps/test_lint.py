@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
@@ -70,6 +72,13 @@ def test_the_target_is_obeyed():
     assert "no-partition-table" not in STEP.edits(options(**given), LEFT, {}).why
 
 
+def test_a_volume_must_hold_the_disk():
+    large = replace(LEFT, disk_size=(2 << 30) + 512)
+    with pytest.raises(LintFailed, match=r"disk-larger-than-volume: the disk has 2\.0 GiB, its volume is to have 2 GiB"):
+        STEP.edits(options(**{"except": exempt(), "volume_size": 2}), large, {})
+    assert isinstance(STEP.edits(options(**{"except": exempt(), "volume_size": 3}), large, {}), Unchanged)
+
+
 def test_nothing_found_is_said():
     found = STEP.edits(options(**{"except": exempt()}), LEFT, {})
     assert found == Unchanged(why="nothing is wrong with it for aws")
@@ -80,6 +89,6 @@ def test_options_are_checked():
         "`except`: there is no rule no-such-rule; docs/lint.md lists them"
     ]
     assert not STEP.check(options())
-    for wrong in ({"for": "azure"}, {"fail_on": "note"}, {"rules": []}):
+    for wrong in ({"for": "azure"}, {"fail_on": "note"}, {"rules": []}, {"volume_size": 0}):
         with pytest.raises(ValidationError):
             options(**wrong)
