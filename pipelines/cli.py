@@ -165,11 +165,17 @@ def lint(
     except_: Annotated[
         list[str] | None, typer.Option("--except", metavar="RULE", help="Leave a rule out; repeatable.")
     ] = None,
+    volume_size: Annotated[
+        int | None,
+        typer.Option(
+            "--volume-size", metavar="GIB", min=1, help="The volume that it is to become; a larger disk is an error."
+        ),
+    ] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Print the recipe steps that mend what was found.")] = False,
     json: AsJson = False,
 ) -> None:
     """Look for what keeps an image from booting, or leaks out of it (docs/lint.md); 9 where there are errors."""
-    images.lint(image, target, except_ or [], fix=fix, as_json=json)
+    images.lint(image, target, except_ or [], volume_size=volume_size, fix=fix, as_json=json)
 
 
 @app.command()
