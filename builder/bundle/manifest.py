@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from builder.bundle import signature
 from builder.bundle.certificates import PrivateKey
+from builder.bundle.limits import LARGEST_MANIFEST
 from builder.bundle.reading import read
 from builder.bundle.records import Encrypted, Manifest, Mapping
 from builder.errors import UsageError
@@ -33,7 +34,7 @@ def write(manifest: Manifest, sign_with: PrivateKey | None, *, names_as_they_are
     are sorted by their virtual names; kernels and ramdisks carry `true` as their own id, which Eucalyptus wants.
     Raises UsageError for a name with other characters than `A-Za-z0-9._-`, as clouds, tools and shells treat those
     differently. `names_as_they_are` lets others pass, for bundles that have them already; what XML would escape is
-    refused always, as verifiers do not agree on it.
+    refused always, as verifiers do not agree on it; so is a manifest of more than 5 MiB, which no cloud reads.
     """
     _check_words(manifest, _PLAIN if names_as_they_are else _NAME)
     manifest = as_written(manifest)
@@ -44,7 +45,14 @@ def write(manifest: Manifest, sign_with: PrivateKey | None, *, names_as_they_are
         + _element("image", *_image(manifest))
     )
     signed = signature.sign(body, sign_with) if sign_with else signature.UNSIGNED
-    return f"<?xml version='1.0'?><manifest>{body}{_element('signature', signed)}</manifest>".encode("ascii")
+    text = f"<?xml version='1.0'?><manifest>{body}{_element('signature', signed)}</manifest>"
+    if len(text) > LARGEST_MANIFEST:
+        raise UsageError(
+            f"the manifest of {manifest.name} with {len(manifest.parts)} parts would have {len(text)} bytes; "
+            f"clouds read {LARGEST_MANIFEST}",
+            hint="Give the bundle larger parts.",
+        )
+    return text.encode("ascii")
 
 
 def as_written(manifest: Manifest) -> Manifest:
@@ -131,7 +139,7 @@ def _check_words(manifest: Manifest, name: re.Pattern[str]) -> None:
     for what, value in names:
         if not name.match(value):
             raise UsageError(
-                f"the bundle's {what} {value!r} has characters that not every cloud and tool reads alike",
+                f"the bundle's {what} {value!r} is empty or has characters that not every cloud and tool reads alike",
                 hint="Use letters, digits, dots, underscores and hyphens of ASCII.",
             )
     bundler = manifest.bundler

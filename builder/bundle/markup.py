@@ -31,6 +31,7 @@ class Element:
 
     name: str
     path: str
+    place: int
     attributes: dict[str, str]
     children: list[Element] = field(default_factory=list)
     text: str = ""
@@ -117,7 +118,7 @@ class _Parse:
                 _refuse(self._where, f"{path[:200]} uses a namespace ({word[:40]!r}); manifests have none")
         if len(self._open) >= _DEEPEST:
             _refuse(self._where, f"{path[:200]} lies {len(self._open)} elements deep; no manifest does")
-        element = Element(name=name, path=path, attributes=attributes)
+        element = Element(name=name, path=path, place=self._place_of(name), attributes=attributes)
         if self._open:
             self._open[-1].children.append(element)
         else:
@@ -127,9 +128,13 @@ class _Parse:
     def _path_of(self, name: str) -> str:
         if not self._open:
             return name
-        siblings = self._open[-1].children
-        place = f"[{len(siblings) + 1}]" if siblings and siblings[-1].name == name else ""
-        return f"{self._open[-1].path}/{name}{place}"
+        place = self._place_of(name)
+        return f"{self._open[-1].path}/{name}" + (f"[{place}]" if place > 1 else "")
+
+    def _place_of(self, name: str) -> int:
+        """Return which one it is of those of its name that stand in a row, counted from 1."""
+        siblings = self._open[-1].children if self._open else []
+        return siblings[-1].place + 1 if siblings and siblings[-1].name == name else 1
 
     def _end(self, _name: str) -> None:
         self._open.pop()

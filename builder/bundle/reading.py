@@ -239,9 +239,7 @@ class _Reader:
         self._attributes(element, ())
         text = self._text(element)
         if len(text) > _LONGEST_NAME or not text.isprintable():
-            self._refuse(
-                element.path, f"{_shown(text)} is longer than {_LONGEST_NAME} characters, or holds invisible ones"
-            )
+            self._refuse(element.path, f"{_shown(text)} is too long, or holds invisible characters")
         return text
 
     def _list(self, element: Element | None, name: str) -> tuple[str, ...]:
