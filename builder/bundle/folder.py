@@ -16,13 +16,13 @@ from builder.errors import BundleRefused
 _PART = re.compile(r"(.+)\.part\.\d+")
 
 
-def parts_in(directory: Path, manifest: Manifest) -> OpenPart:
+def parts_in(directory: Path, manifest: Manifest, *, alone: bool = True) -> OpenPart:
     """Return what opens the manifest's parts in `directory`, for `unbundle` and `inspect`.
 
-    Raises BundleRefused when files lie there that are named like parts of this bundle and are none of it, and the
-    opening does for a part that is no regular file.
+    What it returns raises OSError for a part that is no regular file. With `alone` BundleRefused is raised when files
+    lie there that are named like parts of this bundle and are none of it.
     """
-    if found := surplus(directory, manifest):
+    if alone and (found := surplus(directory, manifest)):
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise BundleRefused(
             f"{directory / found[0]}{more} is named like a part of {manifest.name}, and the manifest does not list it",
