@@ -24,6 +24,8 @@ from pipelines.step import Before, CloudStep, Foreseen, GuestStep, Inputs
 from pipelines.store import FileStore
 from pipelines.targets import Target
 
+_REGISTER = Call("ec2", "RegisterImage")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
@@ -208,7 +210,7 @@ class Surveyor:
 
     def prospect(self, node: Node, inputs: Inputs | None, pins: Mapping[str, Any]) -> Prospect:
         """Return what will become of one node whose inputs (None: not made yet) are these."""
-        calls = tuple(node.cloud_step.calls(node.items[0].options)) if node.cloud_step else ()
+        calls = self._calls(node)
         expected = node.items[0].step.expect(node.items[0].options, pins.get(node.id) or {})
         if inputs is None:
             return Prospect(node=node, verdict="will run", why=f"after {node.source}", calls=calls, expected=expected)
@@ -219,6 +221,13 @@ class Surveyor:
             return Prospect(node=node, verdict="done", why="unchanged", key=key, result=done)
         verdict, why = self._outlook(node, key, inputs) or ("will run", self._why(node, key, made_of))
         return Prospect(node=node, verdict=verdict, why=why, key=key, expected=expected, calls=calls)
+
+    def _calls(self, node: Node) -> tuple[Call, ...]:
+        """Return every kind of call that the node may make; where RegisterImage takes no tags, they follow it."""
+        calls = tuple(node.cloud_step.calls(node.items[0].options)) if node.cloud_step else ()
+        if _REGISTER in calls and not self.target.cloud.capabilities.tag_on_register:
+            return (*calls, Call("ec2", "CreateTags"))
+        return calls
 
     def _finished(self, node: Node, key: str) -> AnyArtifact | None:
         last = self.journal.last(key)

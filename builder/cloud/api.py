@@ -61,6 +61,9 @@ class Capabilities:
     `root_device` is what to call the root volume, `device_name` and `image_name` what it lets these be called.
     `bucket_root`: it looks for a bundle's parts at the root of the bucket, whatever stands before the manifest's name.
     `bundle_acl` is the canned ACL that lets it read a bundle; `largest_bundle` is of the image inside, in bytes.
+    An image in the instance store: may its mapping hold EBS volumes (`ebs_in_bundles`), how many ephemeral ones at most
+    (None: as many as there are), which fields must it or its manifest have to be paravirtual (`paravirtual_needs`), and
+    why kernels and ramdisks are not registered by anybody, if they are not (`kernels`).
     """
 
     lacks: Mapping[Call, Lack] = field(default_factory=dict)
@@ -73,6 +76,10 @@ class Capabilities:
     bucket_root: bool = False
     bundle_acl: str = "aws-exec-read"
     largest_bundle: int
+    ebs_in_bundles: bool = True
+    most_ephemeral: int | None = None
+    paravirtual_needs: frozenset[str] = frozenset()
+    kernels: Lack | None = None
 
     @property
     def ebs_direct(self) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from builder.bundle.limits import LARGEST_IMAGE_EC2
 from builder.cloud import records
-from builder.cloud.api import BlockRef, Call, Capabilities, ImageSpec, Rule, SnapshotRecord
+from builder.cloud.api import BlockRef, Call, Capabilities, ImageSpec, Lack, Rule, SnapshotRecord
 from builder.cloud.blocks import BlockClient
 from builder.cloud.claims import TAG, Claim, taken_by
 from builder.cloud.ec2 import Ec2
@@ -61,6 +61,10 @@ CAPABILITIES = Capabilities(
     device_name=Rule(pattern=r"/dev/(sd|xvd)[a-z]{1,2}[0-9]{0,2}", words="/dev/sda1, /dev/xvda, …"),
     root_device="/dev/xvda",
     largest_bundle=LARGEST_IMAGE_EC2,
+    kernels=Lack(
+        why="AWS lets nobody but itself and chosen vendors register kernels and ramdisks.",
+        instead="Use an hvm image, or the `kernel_id` of a PV-GRUB that boots the kernel inside the image.",
+    ),
 )
 
 
@@ -74,8 +78,9 @@ class Aws(Ec2):
         on_call: Callable[[Call], None] = lambda _: None,
         progress: Progress = SILENT,
         blocks_a_second: float = BLOCKS_A_SECOND,
+        retry: float | None = None,
     ) -> None:
-        super().__init__(settings, on_call=on_call, progress=progress)
+        super().__init__(settings, on_call=on_call, progress=progress, retry=retry)
         self._rate = blocks_a_second
         self._blocks_made: BlockClient | None = None
 

@@ -89,6 +89,9 @@ def capabilities(release: Release) -> Capabilities:
         # 4.0 to 4.4.1 look for parts at the root of the bucket; at the root all releases find them (EUCA-13409).
         bucket_root=not (release.at_least(4, 4, 2) or release.before(4, 0)),
         largest_bundle=LARGEST_IMAGE_EUCALYPTUS,
+        ebs_in_bundles=False,
+        most_ephemeral=1,
+        paravirtual_needs=frozenset({"KernelId", "RamdiskId"}),
     )
 
 
@@ -131,8 +134,9 @@ class Eucalyptus(Ec2):
         account: str = "",
         on_call: Callable[[Call], None] = lambda _: None,
         progress: Progress = SILENT,
+        retry: float | None = None,
     ) -> None:
-        super().__init__(settings, on_call=on_call, progress=progress)
+        super().__init__(settings, on_call=on_call, progress=progress, retry=retry)
         self._release = release or Release()
         self._capabilities = capabilities(self._release)
         self._account = account

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from builder.cloud import images
-from builder.cloud.api import BlockDevice, Call, Cloud, ImageSpec
+from builder.cloud import images, registration
+from builder.cloud.api import BlockDevice, Call, Cloud, ImageRecord, ImageSpec
 from builder.cloud.claims import TAG, Claim, only, tag_problems, taken_by
-from pipelines.artifact import AnyArtifact, MachineImage, Snapshot
-from pipelines.step import Before, CloudStep, Inputs, Options, Work
+from builder.errors import UsageError
+from pipelines.artifact import AnyArtifact, BundleLocation, MachineImage, Snapshot
+from pipelines.step import Before, CloudStep, Foreseen, ForeseenBundle, Inputs, Options, Reference, Work
 
 # EC2's RegisterImage: "3-128 alphanumeric characters, parentheses, square brackets, spaces, periods, slashes, dashes,
-# single quotes, at-signs, or underscores".
+# single quotes, at-signs, or underscores". Clouds that take fewer say so in their capabilities.
 _NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
+_DEVICE = re.compile(r"/dev/(sd|xvd|vd|hd)[a-z]{1,2}[0-9]{0,2}")
+_VIRTUAL = re.compile(r"ephemeral\d{1,2}|swap")
+_ID = re.compile(r"[ae][kr]i-[0-9A-Fa-f]{8,17}")
 _NOTHING = Before()
-_DEVICE = re.compile(r"/dev/(sd|xvd)[a-z]{1,2}[0-9]{0,2}")
+_BOOTS = {"kernel": "kernel_id", "ramdisk": "ramdisk_id"}
+# What only a root volume has, and what only a machine has.
+_FORESEEN = "of a step before"  # stands for an id that is not known yet
+_OF_A_VOLUME = ("root_device", "volume_type", "volume_size", "delete_on_termination", "boot_mode", "tpm")
 
 
 class Device(Options):
@@ -39,9 +46,25 @@ class RegisterOptions(Options):
 
     name: str = Field(description="the image's name, unique in the account and region")
     description: str = Field(default="", max_length=255, description="the image's description")
-    architecture: Literal["x86_64", "arm64"] = Field(default="x86_64", description="of the kernel in the image")
-    virtualization: Literal["hvm"] = Field(default="hvm", description="the kind of virtualization")
-    root_device: str = Field(default="/dev/xvda", description="the name under which EC2 attaches the root volume")
+    architecture: Literal["x86_64", "arm64", "i386"] | None = Field(
+        default=None, description="of the kernel in the image; a bundle's own when left out, else x86_64"
+    )
+    virtualization: Literal["hvm", "paravirtual"] = Field(
+        default="hvm",
+        description="`hvm` for a disk that boots by itself, `paravirtual` for one with a kernel beside it",
+    )
+    kernel: Annotated[str | None, Reference(MachineImage)] = Field(
+        default=None, description="the `register` step of the kernel (EKI) that a paravirtual image boots with"
+    )
+    ramdisk: Annotated[str | None, Reference(MachineImage)] = Field(
+        default=None, description="the `register` step of its ramdisk (ERI)"
+    )
+    kernel_id: str | None = Field(default=None, description="a kernel that is registered already: `aki-…` or `eki-…`")
+    ramdisk_id: str | None = Field(default=None, description="a ramdisk that is registered already: `ari-…` or `eri-…`")
+    platform: Literal["windows"] | None = Field(default=None, description="`windows`, for clouds that ask for it")
+    root_device: str | None = Field(
+        default=None, description="what the root volume is called: /dev/xvda on EC2, /dev/sda on Eucalyptus by default"
+    )
     boot_mode: Literal["legacy-bios", "uefi", "uefi-preferred"] | None = Field(
         default=None, description="how the image boots; the architecture's default when left out"
     )
@@ -63,15 +86,18 @@ class RegisterOptions(Options):
 
 
 class RegisterStep(CloudStep[RegisterOptions]):
-    """Register a snapshot as a machine image.
+    """Register a snapshot, or a bundle in a bucket, as a machine image; a bundle of a kernel or ramdisk as such.
 
     The image's name is unique in an account and region, which is what makes registering happen once: an image of that
     name which carries our claim is adopted, any other is refused, before anything is uploaded where that can be seen.
+    So is what this cloud would refuse: names of images and devices, a paravirtual image without its kernel, a volume
+    that is smaller than its snapshot.
     """
 
     options = RegisterOptions
-    accepts = (Snapshot,)
+    accepts = (Snapshot, BundleLocation)
     returns = MachineImage
+    revision = 2
 
     def check(self, options: RegisterOptions) -> Sequence[str]:
         """Return what is wrong with the options beyond their types."""
@@ -85,19 +111,38 @@ class RegisterStep(CloudStep[RegisterOptions]):
             wrong.append(f"`tpm: v2.0` needs `boot_mode: uefi`, not {options.boot_mode or 'the default'}")
         if options.architecture == "arm64" and options.boot_mode in ("legacy-bios", "uefi-preferred"):
             wrong.append(f"arm64 boots by uefi only, not by {options.boot_mode}")
-        return [*wrong, *_device_problems(options), *tag_problems(options.tags)]
+        return [*wrong, *_boot_problems(options), *_device_problems(options), *tag_problems(options.tags)]
 
     def calls(self, options: RegisterOptions) -> Sequence[Call]:
         """Return every kind of API call that the step may make."""
         return (Call("ec2", "DescribeImages"), Call("ec2", "RegisterImage"))
 
+    def foresee(self, options: RegisterOptions, source: Foreseen) -> Foreseen:
+        """Return what the bundle, if it is one, is known to be."""
+        return Foreseen(bundle=source.bundle)
+
     def preflight(
         self, options: RegisterOptions, cloud: Cloud, may_be_ours: Callable[[str], bool], before: Before = _NOTHING
     ) -> None:
-        """Raise CloudConflict when an image that will not be adopted has the name."""
+        """Raise UsageError for what this cloud refuses, CloudConflict when an image not to be adopted has the name."""
+        there, bundle = before.source.result, before.source.bundle
+        in_bucket = bundle is not None or isinstance(there, BundleLocation)
+        _require_roles(options, before)
+        boots = {role: _FORESEEN for role in _BOOTS if getattr(options, role)}
+        if in_bucket:
+            _require_unset(options, bundle.type if bundle else _type(there))
+            place = there if isinstance(there, BundleLocation) else _somewhere(bundle)
+            registration.require(_bundle_spec(options, place, boots, {}), cloud.capabilities, _manifest(place, bundle))
+        else:
+            size = there.volume_size if isinstance(there, Snapshot) else before.source.volume_size
+            _require_room(options, size)
+            registration.require(_volume_spec(options, _FORESEEN, cloud, boots, {}), cloud.capabilities)
         holder = cloud.image_by_name(options.name)
-        if holder is not None and not may_be_ours(holder.tags.get(TAG, "")):
-            raise taken_by(holder)
+        if holder is None or may_be_ours(holder.tags.get(TAG, "")):
+            return
+        if TAG not in holder.tags and not cloud.capabilities.tag_on_register and _is_of(holder, there):
+            return  # killed between registering and tagging; `start` will adopt it
+        raise taken_by(holder)
 
     def find(self, options: RegisterOptions, inputs: Inputs, claim: Claim, cloud: Cloud) -> str | None:
         """Return the id of the image that carries the claim."""
@@ -105,8 +150,14 @@ class RegisterStep(CloudStep[RegisterOptions]):
 
     def start(self, options: RegisterOptions, inputs: Inputs, claim: Claim, cloud: Cloud, work: Work) -> str:
         """Register the image under its name, or adopt it when a lagging describe hid it from `find`."""
-        assert isinstance(inputs.source, Snapshot)
-        return cloud.register_image(claim, _spec(options, inputs.source, {**work.labels, **options.tags}))
+        source, tags = inputs.source, {**work.labels, **options.tags}
+        boots = {role: image.image_id for role, image in inputs.named.items() if isinstance(image, MachineImage)}
+        if isinstance(source, BundleLocation):
+            _require_unset(options, source.type)
+            return cloud.register_image(claim, _bundle_spec(options, source, boots, tags))
+        assert isinstance(source, Snapshot)
+        _require_room(options, source.volume_size)
+        return cloud.register_image(claim, _volume_spec(options, source.snapshot_id, cloud, boots, tags))
 
     def finish(self, options: RegisterOptions, inputs: Inputs, effect: str, cloud: Cloud, work: Work) -> MachineImage:
         """Wait until the image is available."""
@@ -126,10 +177,28 @@ class RegisterStep(CloudStep[RegisterOptions]):
         return record is not None and record.state == images.AVAILABLE
 
 
+def _boot_problems(options: RegisterOptions) -> list[str]:
+    wrong = []
+    for role, other in _BOOTS.items():
+        id_ = getattr(options, other)
+        if getattr(options, role) and id_:
+            wrong.append(f"`{role}` and `{other}` each say which {role}; give one of them")
+        if id_ and not (_ID.fullmatch(id_) and id_[1] == role[0]):
+            wrong.append(f"{id_!r} is no {role}'s id, such as e{role[0]}i-1a2b3c4d")
+        if options.virtualization == "hvm" and (getattr(options, role) or id_):
+            wrong.append(f"`{role}` is for paravirtual images; an hvm image boots by itself")
+    if options.virtualization == "paravirtual" and (options.boot_mode or options.tpm or options.sriov):
+        wrong.append("`boot_mode`, `tpm` and `sriov` are for hvm images")
+    if options.virtualization == "paravirtual" and options.architecture == "arm64":
+        wrong.append("arm64 has no paravirtual images")
+    return wrong
+
+
 def _device_problems(options: RegisterOptions) -> list[str]:
-    names = [options.root_device, *(device.device_name for device in options.block_devices)]
+    root = [options.root_device] if options.root_device else []
+    names = [*root, *(device.device_name for device in options.block_devices)]
     wrong = [
-        f"{name!r} is no device name: EC2 takes /dev/sda1, /dev/xvda, …"
+        f"{name!r} is no device name: clouds take /dev/sda1, /dev/xvda, …"
         for name in names
         if not _DEVICE.fullmatch(name)
     ]
@@ -139,41 +208,144 @@ def _device_problems(options: RegisterOptions) -> list[str]:
     for device in options.block_devices:
         if device.virtual_name and (device.volume_size or device.volume_type or device.snapshot):
             wrong.append(f"{device.device_name}: an instance store (`virtual_name`) has no size, type or snapshot")
+        elif device.virtual_name and not _VIRTUAL.fullmatch(device.virtual_name):
+            wrong.append(f"{device.device_name}: {device.virtual_name!r} is no instance store: ephemeral0, …, or swap")
         elif not device.virtual_name and not device.snapshot and not device.volume_size:
             wrong.append(f"{device.device_name}: an empty volume needs `volume_size`")
     return wrong
 
 
-def _spec(options: RegisterOptions, snapshot: Snapshot, tags: dict[str, str]) -> ImageSpec:
+def _require_roles(options: RegisterOptions, before: Before) -> None:
+    """Raise UsageError where `kernel` names the step of something else than a kernel."""
+    for role, foreseen in before.named.items():
+        if foreseen.bundle is not None and foreseen.bundle.type != role:
+            raise UsageError(
+                f"`{role}` of the image {options.name!r} is a step that registers a {foreseen.bundle.type}",
+                hint=f"Its `bundle` step needs `type: {role}`.",
+            )
+
+
+def _require_unset(options: RegisterOptions, kind: str) -> None:
+    """Raise UsageError for options that an image in the instance store, or of that type, has not."""
+    machine = ("virtualization", "ena", "sriov", "imds") if kind != "machine" else ()
+    for name in (*_OF_A_VOLUME, *machine):
+        if name in options.model_fields_set and getattr(options, name) not in (None, "hvm"):
+            what = "an image in the instance store has no root volume" if kind == "machine" else f"a {kind} has none"
+            raise UsageError(
+                f"the image {options.name!r} is made of a bundle and has `{name}`: {what}",
+                hint=f"Leave `{name}` out of the step `register`.",
+            )
+
+
+def _require_room(options: RegisterOptions, snapshot_size: int | None) -> None:
+    if options.volume_size is not None and snapshot_size is not None and options.volume_size < snapshot_size:
+        raise UsageError(
+            f"`volume_size` of the image {options.name!r} is {options.volume_size} GiB, but its snapshot has"
+            f" {snapshot_size} GiB",
+            hint="Raise `volume_size` or leave it out; a `resize` step makes the disk itself smaller.",
+        )
+
+
+def _type(result: AnyArtifact | None) -> Literal["machine", "kernel", "ramdisk"]:
+    return result.type if isinstance(result, BundleLocation) else "machine"
+
+
+def _somewhere(bundle: ForeseenBundle | None) -> BundleLocation:
+    """Return what stands for a bundle that is not there yet."""
+    assert bundle is not None
+    return BundleLocation(
+        bucket="bucket",
+        manifest_key=f"{bundle.name}.manifest.xml",
+        region="",
+        type=bundle.type,
+        architecture=bundle.architecture,
+        manifest_sha256="",
+        keys=(),
+    )
+
+
+def _manifest(place: BundleLocation, bundle: ForeseenBundle | None) -> registration.Manifest | None:
+    """Return what is known of the manifest; of one that came from elsewhere, not which kernel it names: None."""
+    if bundle is None:
+        return None
+    return registration.Manifest(
+        name=place.manifest_key.rpartition("/")[2],
+        type=place.type,
+        architecture=place.architecture,
+        kernel=bundle.kernel,
+        ramdisk=bundle.ramdisk,
+    )
+
+
+def _is_of(holder: ImageRecord, source: AnyArtifact | None) -> bool:
+    match source:
+        case BundleLocation():
+            return holder.image_location.lstrip("/") == source.location
+        case Snapshot():
+            return list(holder.snapshot_ids) == [source.snapshot_id]
+        case _:
+            return False
+
+
+def _bundle_spec(
+    options: RegisterOptions, place: BundleLocation, boots: Mapping[str, str], tags: dict[str, str]
+) -> ImageSpec:
+    machine = place.type == "machine"
+    by_itself = machine and options.virtualization == "hvm"
+    return ImageSpec(
+        name=options.name,
+        description=options.description,
+        image_location=place.location,
+        architecture=options.architecture or place.architecture,
+        root_device_name=None,
+        virtualization_type=options.virtualization if machine else None,
+        kernel_id=boots.get("kernel") or options.kernel_id,
+        ramdisk_id=boots.get("ramdisk") or options.ramdisk_id,
+        platform=options.platform,
+        ena_support=options.ena if by_itself else None,
+        sriov_net_support="simple" if options.sriov and by_itself else None,
+        imds_support=options.imds if machine else None,
+        block_devices=tuple(_device(device) for device in options.block_devices),
+        tags=tags,
+    )
+
+
+def _volume_spec(
+    options: RegisterOptions, snapshot_id: str, cloud: Cloud, boots: Mapping[str, str], tags: dict[str, str]
+) -> ImageSpec:
+    name = options.root_device or cloud.capabilities.root_device
     root = BlockDevice(
-        device_name=options.root_device,
-        snapshot_id=snapshot.snapshot_id,
+        device_name=name,
+        snapshot_id=snapshot_id,
         volume_size=options.volume_size,
         volume_type=options.volume_type,
         delete_on_termination=options.delete_on_termination,
     )
-    further = (
-        BlockDevice(
-            device_name=device.device_name,
-            snapshot_id=device.snapshot,
-            volume_size=device.volume_size,
-            volume_type=device.volume_type,
-            delete_on_termination=device.delete_on_termination,
-            virtual_name=device.virtual_name,
-        )
-        for device in options.block_devices
-    )
     return ImageSpec(
         name=options.name,
         description=options.description,
-        architecture=options.architecture,
-        root_device_name=options.root_device,
+        architecture=options.architecture or "x86_64",
+        root_device_name=name,
         virtualization_type=options.virtualization,
+        kernel_id=boots.get("kernel") or options.kernel_id,
+        ramdisk_id=boots.get("ramdisk") or options.ramdisk_id,
+        platform=options.platform,
         boot_mode=options.boot_mode,
-        ena_support=options.ena,
+        ena_support=options.ena if options.virtualization == "hvm" else None,
         sriov_net_support="simple" if options.sriov else None,
         imds_support=options.imds,
         tpm_support=options.tpm,
-        block_devices=(root, *further),
+        block_devices=(root, *(_device(device) for device in options.block_devices)),
         tags=tags,
+    )
+
+
+def _device(device: Device) -> BlockDevice:
+    return BlockDevice(
+        device_name=device.device_name,
+        snapshot_id=device.snapshot,
+        volume_size=device.volume_size,
+        volume_type=device.volume_type,
+        delete_on_termination=device.delete_on_termination,
+        virtual_name=device.virtual_name,
     )

@@ -15,7 +15,7 @@ from builder.digest import BLOCK
 from builder.image.raw import RawReader
 from builder.image.stream import ImageReader
 from pipelines.artifact import AnyArtifact, File, ImageFile, Snapshot
-from pipelines.step import CloudStep, Inputs, Options, Reference, Work
+from pipelines.step import CloudStep, Foreseen, Inputs, Options, Reference, Work
 
 
 class SnapshotOptions(Options):
@@ -70,6 +70,13 @@ class SnapshotStep(CloudStep[SnapshotOptions]):
         reading = ("ListSnapshotBlocks", "GetSnapshotBlock") if reads else ()
         direct = ("StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot", *reading)
         return (Call("ec2", "DescribeSnapshots"), *(Call("ebs", action) for action in direct))
+
+    def foresee(self, options: SnapshotOptions, source: Foreseen) -> Foreseen:
+        """Return the size of the volume, when it is said or follows from an image that is there."""
+        image = source.result
+        if options.volume_size is None and isinstance(image, ImageFile):
+            return Foreseen(volume_size=ebs.volume_size(image.virtual_size, None))
+        return Foreseen(volume_size=options.volume_size)
 
     def find(self, options: SnapshotOptions, inputs: Inputs, claim: Claim, cloud: Cloud) -> str | None:
         """Return the id of the snapshot that carries the claim."""

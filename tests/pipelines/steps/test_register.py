@@ -14,12 +14,12 @@ from builder.cloud.cleanup import deregister
 from builder.cloud.images import is_available
 from builder.cloud.snapshots import wait_completed
 from builder.digest import BLOCK
-from builder.errors import CloudConflict, CloudFailed, CloudNotFound
+from builder.errors import CloudConflict, CloudFailed, CloudNotFound, UsageError
 from builder.progress import SILENT
 from builder.sandbox import audit, lifecycle
 from pipelines.artifact import MachineImage, Snapshot
 from pipelines.kinds import load
-from pipelines.step import Inputs, Outside, Work
+from pipelines.step import Before, Foreseen, Inputs, Outside, Work
 from pipelines.steps.register import Device, RegisterOptions
 from pipelines.store import FileStore
 
@@ -189,10 +189,20 @@ def test_an_image_of_another_step_of_ours_is_not_taken_over(cloud, source, work,
         ({"architecture": "arm64", "boot_mode": "legacy-bios"}, "arm64 boots by uefi only"),
         ({"architecture": "arm64", "boot_mode": "uefi-preferred"}, "arm64 boots by uefi only"),
         ({"root_device": "xvda"}, "no device name"),
-        ({"block_devices": ({"device_name": "/dev/xvda", "volume_size": 1},)}, "used twice"),
+        (
+            {"root_device": "/dev/xvda", "block_devices": ({"device_name": "/dev/xvda", "volume_size": 1},)},
+            "used twice",
+        ),
         ({"block_devices": ({"device_name": "/dev/xvdb"},)}, "needs `volume_size`"),
         ({"block_devices": ({"device_name": "/dev/sdb", "virtual_name": "ephemeral0", "volume_size": 1},)}, "no size"),
         ({"tags": {"aws:cloudformation": "x"}}, "reserved"),
+        ({"block_devices": ({"device_name": "/dev/sdb", "virtual_name": "scratch"},)}, "no instance store"),
+        ({"kernel": "k"}, "an hvm image boots by itself"),
+        ({"ramdisk_id": "ari-12345678"}, "an hvm image boots by itself"),
+        ({"virtualization": "paravirtual", "kernel_id": "ari-12345678"}, "no kernel's id"),
+        ({"virtualization": "paravirtual", "kernel": "k", "kernel_id": "aki-12345678"}, "each say which kernel"),
+        ({"virtualization": "paravirtual", "sriov": True}, "for hvm images"),
+        ({"virtualization": "paravirtual", "architecture": "arm64"}, "arm64 has no paravirtual"),
     ],
 )
 def test_what_is_wrong_with_the_options_is_said(options, words):
@@ -205,12 +215,21 @@ def test_good_names_are_let_through(name):
     assert not STEP.check(RegisterOptions(name=name, tpm="v2.0", boot_mode="uefi"))
 
 
-@pytest.mark.parametrize(
-    "options", [{"boot_mode": "bios"}, {"imds": "v1.0"}, {"virtualization": "paravirtual"}, {"x": 1}]
-)
+@pytest.mark.parametrize("options", [{"boot_mode": "bios"}, {"imds": "v1.0"}, {"virtualization": "xen"}, {"x": 1}])
 def test_impossible_values_are_refused(options):
     with pytest.raises(ValidationError):
         RegisterOptions(name="good", **options)
+
+
+def test_a_volume_that_is_smaller_than_its_snapshot_is_refused_before_anything_is_asked(cloud, calls, source, work):
+    options = RegisterOptions(name="too small", volume_size=1)
+    large = source.model_copy(update={"volume_size": 2})
+    for before in (Before(source=Foreseen(result=large)), Before(source=Foreseen(volume_size=2))):
+        with pytest.raises(UsageError, match="`volume_size` of the image 'too small' is 1 GiB, but its snapshot has 2"):
+            STEP.preflight(options, cloud, bool, before)
+    with pytest.raises(UsageError, match="its snapshot has 2 GiB"):
+        STEP.start(options, Inputs(source=large), Claim("small"), cloud, work)
+    assert calls() == []
 
 
 @pytest.mark.parametrize(
