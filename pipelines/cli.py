@@ -6,37 +6,27 @@ The work is in verbs/, imported when a verb runs, so that `emi --help` answers a
 from __future__ import annotations
 
 import gc
-import importlib
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from builder.errors import EmiError, InternalError, Interrupted
+from builder.errors import EmiError, InternalError
+from pipelines import cli_bundles
+from pipelines.lazily import Lazily
 
 if TYPE_CHECKING:
     from pipelines import ui
     from pipelines.verbs import faults, images, parts, places, recipes, reference, sandbox
 else:
-
-    class _Lazily:
-        """A module that is imported when its first name is used: pydantic, SQLAlchemy and rich cost 0.3 s."""
-
-        def __init__(self, name: str) -> None:
-            self._name = name
-
-        def __getattr__(self, name: str) -> Any:
-            return _interruptible(getattr(importlib.import_module(self._name), name))
-
-    ui = _Lazily("pipelines.ui")
+    ui = Lazily("pipelines.ui")
     faults, images, parts, places, recipes, reference, sandbox = (
-        _Lazily(f"pipelines.verbs.{name}")
+        Lazily(f"pipelines.verbs.{name}")
         for name in ("faults", "images", "parts", "places", "recipes", "reference", "sandbox")
     )
 
@@ -202,6 +192,10 @@ def extract(
     parts.extract(image, to, **choice, volume=volume, subvolume=subvolume, as_json=json)
 
 
+for verb in cli_bundles.VERBS:
+    app.command(verb.__name__.replace("_", "-"))(verb)
+
+
 @sandbox_app.command("start")
 def sandbox_start(
     directory: Directory = None,
@@ -317,18 +311,6 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the last net: no traceback reaches a user
         _fail(_defect(error))
     sys.exit(0)
-
-
-def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a verb so that Ctrl-C is our Interrupted; typer would end with 1."""
-
-    def guarded(*arguments: Any, **options: Any) -> None:
-        try:
-            verb(*arguments, **options)
-        except KeyboardInterrupt:
-            raise Interrupted("interrupted", hint="The same command again carries on.") from None
-
-    return guarded
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:

@@ -1,0 +1,269 @@
+"""The command line's verbs on instance-store bundles. Letters and words are those of euca2ools and ec2-ami-tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pipelines.lazily import Lazily
+
+if TYPE_CHECKING:
+    from pipelines.verbs import buckets, bundles, install, making
+else:
+    buckets, bundles, install, making = (
+        Lazily(f"pipelines.verbs.{name}") for name in ("buckets", "bundles", "install", "making")
+    )
+
+Type = Literal["machine", "kernel", "ramdisk"]
+Compression = Literal["fast", "small"]  # Shape of builder.bundle.records
+Virtualization = Literal["hvm", "paravirtual"]
+
+ManifestFile = Annotated[Path, typer.Argument(help="The bundle's NAME.manifest.xml.", show_default=False)]
+Parts = Annotated[
+    Path | None,
+    typer.Option("-s", "--source", metavar="DIR", help="Where the parts are; by default beside the manifest."),
+]
+User = Annotated[
+    str | None, typer.Option("-u", "--user", metavar="ACCOUNT", help="The account, 12 digits; else the cloud's.")
+]
+Certificate = Annotated[
+    Path | None, typer.Option("-c", "--cert", metavar="FILE", help="Your X.509 certificate; else the cloud's settings.")
+]
+PrivateKey = Annotated[
+    Path | None, typer.Option("-k", "--privatekey", metavar="FILE", help="Its private key; else the cloud's settings.")
+]
+CloudCertificate = Annotated[
+    Path | None, typer.Option("--ec2cert", metavar="FILE", help="The cloud's certificate; else as the cloud gives it.")
+]
+Architecture = Annotated[
+    Literal["x86_64", "i386", "arm64"], typer.Option("-r", "--arch", help="What the image's kernel is for.")
+]
+CloudName = Annotated[
+    str | None, typer.Option("--cloud", metavar="NAME", help="The cloud it is for; `emi run` has the same.")
+]
+Unsigned = Annotated[bool, typer.Option("--unsigned", help="Take it whoever signed it, and if nobody did.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
+
+
+def bundle(
+    image: Annotated[Path, typer.Argument(help="A disk image, a kernel or a ramdisk.", show_default=False)],
+    *,
+    prefix: Annotated[
+        str | None, typer.Option("-p", "--prefix", metavar="NAME", help="The bundle's name; by default the file's.")
+    ] = None,
+    destination: Annotated[
+        Path, typer.Option("-d", "--destination", metavar="DIR", help="Where manifest and parts go.")
+    ] = Path(),
+    arch: Architecture = "x86_64",
+    kind: Annotated[Type, typer.Option("--type", help="What the file is.")] = "machine",
+    disk_format: Annotated[
+        Literal["raw", "qcow2"] | None, typer.Option("--format", help="The file's, where its first bytes do not tell.")
+    ] = None,
+    kernel: Annotated[
+        str | None, typer.Option("--kernel", metavar="ID", help="The kernel it boots; `true`: it is one itself.")
+    ] = None,
+    ramdisk: Annotated[
+        str | None, typer.Option("--ramdisk", metavar="ID", help="The ramdisk it boots; `true`: it is one itself.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("-B", "--block-device-mapping", metavar="VIRTUAL=DEVICE", help="ephemeral0=sdb; repeatable."),
+    ] = None,
+    product_code: Annotated[
+        list[str] | None, typer.Option("--product-code", metavar="CODE", help="A product code; repeatable.")
+    ] = None,
+    compression: Annotated[Compression, typer.Option(help="small is slower, for slow lines.")] = "fast",
+    reproducible: Annotated[
+        bool, typer.Option("--reproducible", help="The same parts each time, not a key drawn by chance.")
+    ] = False,
+    user: User = None,
+    cert: Certificate = None,
+    privatekey: PrivateKey = None,
+    ec2cert: CloudCertificate = None,
+    cloud: CloudName = None,
+    json: AsJson = False,
+) -> None:
+    """Make a bundle of an image file: encrypted parts and a signed manifest (euca-bundle-image, ec2-bundle-image)."""
+    making.bundle(
+        image,
+        destination,
+        said={
+            "architecture": arch,
+            "disk_format": disk_format,
+            "kind": kind,
+            "boots": {"kernel": kernel, "ramdisk": ramdisk},
+            "mappings": mapping or [],
+            "product_codes": product_code or [],
+        },
+        shape={"name": prefix, "compression": compression},
+        reproducible=reproducible,
+        identity=_identity(user, cert, privatekey, ec2cert, cloud),
+        as_json=json,
+    )
+
+
+def unbundle(
+    manifest: ManifestFile,
+    *,
+    destination: Annotated[
+        Path, typer.Option("-d", "--destination", metavar="DIR", help="Where the image goes, under its own name.")
+    ] = Path(),
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="The file to write instead; it must not exist yet.")
+    ] = None,
+    source: Parts = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option("-c", "--cert", metavar="FILE", help="The certificate that must have signed it."),
+    ] = None,
+    privatekey: PrivateKey = None,
+    unsigned: Unsigned = False,
+    cloud: CloudName = None,
+    json: AsJson = False,
+) -> None:
+    """Get the image out of a bundle, every digest and the signature checked (euca-unbundle, ec2-unbundle)."""
+    identity = _identity(None, cert, privatekey, None, cloud)
+    bundles.unbundle(
+        manifest,
+        to=to,
+        destination=destination,
+        source=source,
+        unsigned=unsigned,
+        identity=identity,
+        as_json=json,
+    )
+
+
+def bundle_info(
+    manifest: ManifestFile,
+    *,
+    source: Parts = None,
+    cert: Certificate = None,
+    privatekey: PrivateKey = None,
+    ec2cert: CloudCertificate = None,
+    cloud: CloudName = None,
+    json: AsJson = False,
+) -> None:
+    """Show what a manifest says and what of it holds: parts, digests, keys, signature; 3 where something does not."""
+    identity = _identity(None, cert, privatekey, ec2cert, cloud)
+    bundles.info(manifest, source=source, identity=identity, as_json=json)
+
+
+def upload(
+    manifest: ManifestFile,
+    to: Annotated[str, typer.Argument(metavar="BUCKET[/PREFIX]", help="Where it goes.", show_default=False)],
+    *,
+    source: Annotated[
+        Path | None,
+        typer.Option("-d", "--directory", metavar="DIR", help="Where the parts are; by default beside the manifest."),
+    ] = None,
+    acl: Annotated[str | None, typer.Option("--acl", help="By default the one that lets the cloud read it.")] = None,
+    location: Annotated[str | None, typer.Option("--location", help="Where to make the bucket, if need be.")] = None,
+    cloud: CloudName = None,
+    json: AsJson = False,
+) -> None:
+    """Put a bundle into a bucket, the manifest last; what is there already is not sent again (euca-upload-bundle)."""
+    buckets.upload(manifest, to, source=source, acl=acl, location=location, cloud=cloud, as_json=json)
+
+
+def fetch_bundle(
+    manifest: Annotated[str, typer.Argument(metavar="BUCKET/MANIFEST", help="The manifest's key.", show_default=False)],
+    *,
+    destination: Annotated[
+        Path, typer.Option("-d", "--directory", metavar="DIR", help="Where manifest and parts go.")
+    ] = Path(),
+    cloud: CloudName = None,
+    json: AsJson = False,
+) -> None:
+    """Get a bundle out of a bucket, each part checked as it arrives (euca-download-bundle, ec2-download-bundle)."""
+    buckets.fetch(manifest, destination, cloud=cloud, as_json=json)
+
+
+def migrate_manifest(
+    manifest: ManifestFile,
+    *,
+    kernel: Annotated[
+        str | None, typer.Option("--kernel", metavar="ID", help="The kernel that takes the place of the one in it.")
+    ] = None,
+    ramdisk: Annotated[
+        str | None, typer.Option("--ramdisk", metavar="ID", help="The ramdisk that takes the place of the one in it.")
+    ] = None,
+    no_mapping: Annotated[bool, typer.Option("--no-mapping", help="Leave kernel and ramdisk as they are.")] = False,
+    made_by: Annotated[
+        str | None, typer.Option("--from", metavar="NAME", help="The cloud whose account made it; by default --cloud.")
+    ] = None,
+    cert: Annotated[
+        Path | None, typer.Option("-c", "--cert", metavar="FILE", help="The certificate it was made with.")
+    ] = None,
+    privatekey: Annotated[
+        Path | None, typer.Option("-k", "--privatekey", metavar="FILE", help="Its private key, which opens the bundle.")
+    ] = None,
+    unsigned: Unsigned = False,
+    user: User = None,
+    ec2cert: CloudCertificate = None,
+    cloud: CloudName = None,
+    json: AsJson = False,
+) -> None:
+    """Make a manifest fit for another cloud or region; the parts stay as they are (ec2-migrate-manifest)."""
+    bundles.migrate_manifest(
+        manifest,
+        boots=None if no_mapping else {"kernel": kernel, "ramdisk": ramdisk},
+        unsigned=unsigned,
+        made_by=_identity(None, cert, privatekey, None, made_by or cloud),
+        identity=_identity(user, None, None, ec2cert, cloud),
+        as_json=json,
+    )
+
+
+def install_image(
+    image: Annotated[Path, typer.Argument(help="A disk image, packed or not.", show_default=False)],
+    name: Annotated[str, typer.Option("-n", "--name", metavar="NAME", help="The image's name in the cloud.")],
+    bucket: Annotated[str, typer.Option("-b", "--bucket", metavar="BUCKET[/PREFIX]", help="Where the bundle goes.")],
+    *,
+    description: Annotated[str, typer.Option("--description", metavar="TEXT", help="The image's description.")] = "",
+    arch: Architecture = "x86_64",
+    virtualization: Annotated[
+        Virtualization | None,
+        typer.Option("--virtualization-type", help="By default paravirtual with a kernel, hvm without."),
+    ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option("--kernel", metavar="FILE|ID", help="The kernel: a file to install before it, or an id."),
+    ] = None,
+    ramdisk: Annotated[
+        str | None,
+        typer.Option("--ramdisk", metavar="FILE|ID", help="The ramdisk: a file to install before it, or an id."),
+    ] = None,
+    compression: Annotated[Compression, typer.Option(help="small is slower, for slow lines.")] = "fast",
+    plan: Annotated[bool, typer.Option("--plan", help="Only show which steps it takes.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another run of the same instead of refusing.")] = False,
+    cloud: CloudName = None,
+    json: AsJson = False,
+) -> None:
+    """Bundle, upload and register an image in one go (euca-install-image); run again, it carries on where it was."""
+    where, _, prefix = bucket.partition("/")
+    made_of: dict[str, Any] = {"name": name, "bucket": where, "prefix": prefix, "description": description}
+    made_of |= {"architecture": arch, "compression": compression}
+    made_of["virtualization"] = virtualization or ("paravirtual" if kernel else "hvm")
+    beside = {"kernel": kernel, "ramdisk": ramdisk}
+    install.install(image, made_of, beside, only_plan=plan, cloud=cloud, wait=wait, as_json=json)
+
+
+def _identity(
+    user: str | None, cert: Path | None, privatekey: Path | None, ec2cert: Path | None, cloud: str | None
+) -> dict[str, Any]:
+    return {"user": user, "cert": cert, "privatekey": privatekey, "ec2cert": ec2cert, "cloud": cloud}
+
+
+VERBS: Sequence[Callable[..., None]] = (
+    install_image,
+    bundle,
+    upload,
+    fetch_bundle,
+    unbundle,
+    bundle_info,
+    migrate_manifest,
+)

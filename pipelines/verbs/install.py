@@ -1,0 +1,92 @@
+"""What `emi install-image` does: it writes a recipe down and runs it.
+
+So it is planned, locked, journalled and resumed as any other. The recipe lies in EMI_HOME/recipes, named by what it
+says: the same command finds the same recipe again, and with it what a killed run of it left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from builder import durable
+from builder.errors import InputError
+from builder.unpack import packing
+from pipelines.home import home
+from pipelines.verbs import recipes
+
+_ID = re.compile(r"[ae][kr]i-[0-9A-Fa-f]{8,17}")
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # in a recipe's name
+_HEAD = "# Written by `emi install-image`. It is a recipe like any other: copy it to keep or change it.\n"
+
+
+def install(
+    image: Path,
+    made_of: Mapping[str, Any],
+    beside: Mapping[str, str | None],
+    *,
+    only_plan: bool,
+    cloud: str | None,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Install an image file, or with `only_plan` show how. Raises InputError for a file that is not there.
+
+    `made_of` are options of the step `install`; `beside` says of `kernel` and `ramdisk` a file's path or an id.
+    """
+    path = _written(_recipe(image, made_of, beside))
+    if only_plan:
+        recipes.plan(path, (), (), cloud, as_json=as_json)
+    else:
+        recipes.run(path, (), (), cloud, wait=wait, as_json=as_json)
+
+
+def _recipe(image: Path, made_of: Mapping[str, Any], beside: Mapping[str, str | None]) -> dict[str, Any]:
+    options = dict(made_of)
+    steps: list[dict[str, Any]] = []
+    outputs = {"image": "install.image_id"}
+    for role, said in beside.items():
+        if said and _ID.fullmatch(said):
+            options[f"{role}_id"] = said
+        elif said:
+            steps += [{"download": {"url": _url(Path(said), role)}, "id": role}]
+            options[role] = role
+            outputs[role] = f"install-{role}.image_id"
+    steps += [{"download": {"url": _url(image, "image")}, "id": "file"}]
+    if packing(image):
+        steps += [{"decompress": None}]
+    steps += [{"install": options}]
+    return {"name": f"install-{_UNFIT.sub('-', made_of['name'])}"[:128], "steps": _plain(steps), "outputs": outputs}
+
+
+def _url(path: Path, role: str) -> str:
+    if not path.is_file():
+        raise InputError(
+            f"{path}: there is no such {role} file", hint="Name a file; a kernel may be an id (eki-…) too."
+        )
+    return path.resolve().as_uri()
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as a recipe holds it that has no variables: each brace twice."""
+    match value:
+        case str():
+            return value.replace("{", "{{").replace("}", "}}")
+        case list():
+            return [_plain(inner) for inner in value]
+        case dict():
+            return {key: _plain(inner) for key, inner in value.items()}
+        case _:
+            return value
+
+
+def _written(recipe: Mapping[str, Any]) -> Path:
+    text = _HEAD + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120)
+    path = home().make().recipes / f"{recipe['name']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+    durable.write_file(path, text.encode())
+    return path
