@@ -13,6 +13,7 @@ from builder.sandbox.access import claim, words
 from builder.sandbox.access.gate import Gate
 from builder.sandbox.bundling import Bundling
 from builder.sandbox.cloud import Cloud
+from builder.sandbox.eucalyptus import paths
 from builder.sandbox.faults.seam import Faults, Met
 from builder.sandbox.own import OwnPages
 from builder.sandbox.protocols import query, rest_json
@@ -86,8 +87,11 @@ class App:
         caller, name, region, action, error = ANONYMOUS, "", "", "", ""
         service: Service = _ABSENT
         try:
+            if self._cloud.personality.is_eucalyptus:
+                paths.route(request)
             claimed = claim.read(request)
             name = claimed.service if claimed is not None else claim.service_of(request)
+            name = request.service or name
             region = self._gate.region(request, claimed)
             service = self._services.get(name, _ABSENT)
             action = service.action(request)
@@ -97,7 +101,7 @@ class App:
             self._gate.require(service.permissions(action, request, caller), request, caller)
             answer = service.perform(action, request, caller)
         except Denied as denied:
-            name = name or claim.service_of(request)
+            name = name or request.service or claim.service_of(request)
             service = self._services.get(name, _ABSENT)
             refusal = words.of(denied, name, target=request.header("X-Amz-Target") is not None)
             error = refusal.code

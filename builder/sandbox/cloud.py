@@ -11,9 +11,11 @@ from dataclasses import replace
 
 from builder import pool
 from builder.digest import BLOCK
+from builder.sandbox.bundling import Bundling
 from builder.sandbox.disks import Disk, Disks
 from builder.sandbox.jobs import Jobs
 from builder.sandbox.objects import Objects
+from builder.sandbox.personality import AWS, Personality
 from builder.sandbox.records import (
     GIB,
     Attachment,
@@ -79,8 +81,19 @@ class Cloud:
     anew all work that the records order.
     """
 
-    def __init__(self, state: State, disks: Disks, *, settle: float, address: str) -> None:
+    def __init__(
+        self,
+        state: State,
+        disks: Disks,
+        *,
+        settle: float,
+        address: str,
+        personality: Personality = AWS,
+        bundling: Bundling | None = None,
+    ) -> None:
         self.state = state
+        self.bundling = bundling or Bundling(disks.directory.parent)
+        self.personality = personality
         self.disks = disks
         self.volumes = VolumeFiles(disks.directory.with_name("volumes"))
         self.jobs = Jobs()
@@ -101,6 +114,11 @@ class Cloud:
             self.begin(snapshot)
         for volume in list(state.all(Volume).values()):
             self.begin(volume)
+
+    @property
+    def default_volume_type(self) -> str:
+        """The type of volumes that nobody chose one for."""
+        return "standard" if self.personality.is_eucalyptus else "gp2"
 
     def snapshot(self, caller: Caller, snapshot_id: str) -> Snapshot | None:
         """Return the caller's snapshot of that id, or None."""
@@ -207,7 +225,7 @@ class Cloud:
             return "failed"
         behind = {self.status(snapshot) for snapshot in self._behind(image)}
         young = time.time() < image.creation_time + self.settle
-        if young or "pending" in behind or image.image_id in self.state.all(Stuck):
+        if young or image.unopened or "pending" in behind or image.image_id in self.state.all(Stuck):
             return "pending"
         return "disabled" if image.disabled else "available"
 

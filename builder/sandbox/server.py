@@ -24,7 +24,9 @@ from builder.sandbox.bundling import Bundling
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.disks import Disks
 from builder.sandbox.ebs import EbsDirect
-from builder.sandbox.ec2 import Ec2
+from builder.sandbox.ec2 import Ec2, bundle_look
+from builder.sandbox.eucalyptus.empyrean import Empyrean
+from builder.sandbox.personality import Personality
 from builder.sandbox.ports import Ports
 from builder.sandbox.protocols import query
 from builder.sandbox.s3 import S3
@@ -60,23 +62,26 @@ def serve(
     (directory / settings.ENDPOINT).unlink(missing_ok=True)
     replacing.finish(directory)
     chosen = settings.load(directory, personality=personality, release=release)
+    bundling = Bundling(directory)
     state = State(directory / "state.sqlite")
     ports = Ports.bind(directory, chosen, port, tls_port, tls=chosen.tls if tls is None else tls)
-    cloud = Cloud(state, Disks(directory / "disks"), settle=chosen.settle, address=ports.address)
-    gate = Gate(Keys(state, chosen), region=chosen.region)
-    bundling = Bundling(directory)
+    like = Personality.of(chosen)
+    cloud = Cloud(
+        state,
+        Disks(directory / "disks"),
+        settle=chosen.settle,
+        address=ports.address,
+        personality=like,
+        bundling=bundling,
+    )
+    gate = Gate(Keys(state, chosen), region=chosen.region, personality=like)
     tokens = Tokens(bytes.fromhex(chosen.key))
     s3 = S3(cloud, gate, directory / "s3")
     cloud.objects = BucketObjects(s3)
     importing.resume(cloud, cloud.objects)
-    services: list[Service] = [
-        Ec2(cloud),
-        EbsDirect(cloud, tokens),
-        Iam(state, gate.keys),
-        s3,
-        Ssm(cloud),
-        Sts(state, gate, life=chosen.session_life),
-    ]
+    bundle_look.resume(cloud)
+    services: list[Service] = [Ec2(cloud), Iam(state, gate.keys), s3, Sts(state, gate, life=chosen.session_life)]
+    services += [Empyrean(bundling, like)] if like.is_eucalyptus else [EbsDirect(cloud, tokens), Ssm(cloud)]
     app = App(directory, cloud, gate, services, bundling)
     ports.remember(directory, chosen)
     pool.Background(lambda: query.service("ec2"))  # so that the first call of EC2 need not wait for it

@@ -1,4 +1,4 @@
-"""VM Import as a service that takes on a role in the caller's account and reads S3 with what the role may."""
+"""S3 for other services: VM Import takes on a role in the caller's account, bundles are read by an account of EC2's."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from builder.sandbox.access.decide import decide, merged
+from builder.sandbox.access.decide import Rights, decide, merged
 from builder.sandbox.access.documents import TRUST, names_service, parse
 from builder.sandbox.objects import Opened, Stretch
 from builder.sandbox.records import Bucket, ImportTask, Role, Stored
 from builder.sandbox.records.access import iam_key
-from builder.sandbox.s3 import S3, permissions
+from builder.sandbox.s3 import S3, acl, permissions
 from builder.sandbox.wire import Caller, Need, Refusal
 
 # "Required service role" in the VM Import/Export guide: whom the role must trust, by which external id.
 _SERVICE, _EXTERNAL_ID = "vmie.amazonaws.com", "vmimport"
+# Who reads bundles: an account that is nobody's, whose canonical id `aws-exec-read` names.
+_EXEC = Caller(
+    account=acl.EXEC_ACCOUNT,
+    region="",
+    service="s3",
+    access_key="",
+    arn=f"arn:aws:iam::{acl.EXEC_ACCOUNT}:root",
+    principal=f"arn:aws:iam::{acl.EXEC_ACCOUNT}:root",
+    root=True,
+)
 
 
 class BucketObjects:
@@ -54,6 +64,21 @@ class BucketObjects:
             decide(rights, Need(action=action, resources=(arn,), policy=policy, owner=owner), context).allowed
             for action, arn in needs
         )
+
+    def bundle_may_be_read(self, bucket: str, key: str) -> bool:
+        """Say whether the object is there and readable for whom the canned ACL `aws-exec-read` grants it to."""
+        there = self._depot.state.all(Bucket).get(bucket)
+        one = self._depot.find(bucket, key) if there is not None else None
+        if there is None or one is None:
+            return False
+        ruled = there.ownership != acl.ENFORCED
+        need = Need(
+            action="s3:GetObject",
+            resources=(permissions.arn(bucket, key),),
+            policy=permissions.policy(there, one if ruled else None, _EXEC),
+            owner=one.traits.acl.owner if ruled else there.account,
+        )
+        return decide(Rights(caller=_EXEC), need, {}).allowed
 
     @contextmanager
     def opened(self, bucket: str, key: str) -> Iterator[Opened]:

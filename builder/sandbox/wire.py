@@ -137,6 +137,8 @@ class Request:
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
         self.signature: Signature | None = None  # once it is verified
+        self.service = ""  # where the path says it and not the signature
+        self._base = ""
         length = environ.get("CONTENT_LENGTH", "")
         self.length = int(length) if length.isdecimal() else 0
         self._unread = self.length
@@ -158,12 +160,22 @@ class Request:
         for name, value in headers.items():
             self._environ.setdefault("HTTP_" + name.upper().replace("-", "_"), value)
 
+    def route(self, service: str, base: str) -> None:
+        """Take the request as one for `service`, whose paths begin with `base`: what is left is the request's path."""
+        self.service, self._base = service, base
+        self.path = self.path.removeprefix(base) or "/"
+
     @property
-    def raw_path(self) -> str:
-        """The path as it was sent, percent-encoded."""
+    def sent_path(self) -> str:
+        """The path as it was sent and signed, percent-encoded."""
         uri: str = self._environ["REQUEST_URI"]
         path = uri.partition("?")[0]
         return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
+
+    @property
+    def raw_path(self) -> str:
+        """The path within the service, percent-encoded."""
+        return self.sent_path.removeprefix(self._base) or "/"
 
     @property
     def raw_query(self) -> str:

@@ -11,14 +11,18 @@ from builder.sandbox.access.claim import Claim
 from builder.sandbox.access.decide import Rights, decide, merged
 from builder.sandbox.access.keys import Keys
 from builder.sandbox.access.patterns import Context
+from builder.sandbox.personality import AWS, Personality
 from builder.sandbox.wire import ANONYMOUS, Caller, Denied, Need, Request
 
 
 class Gate:
     """Verifies callers by the keys of one sandbox; `clock` is in seconds since the epoch."""
 
-    def __init__(self, keys: Keys, *, region: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, keys: Keys, *, region: str, personality: Personality = AWS, clock: Callable[[], float] = time.time
+    ) -> None:
         self.keys = keys
+        self._personality = personality
         self._region = region
         self.clock = clock
         # By service, what region a request means whose signature names none; else it is the directory's own.
@@ -28,6 +32,8 @@ class Gate:
         """Return the region that a request asks; empty for one that is not signed."""
         if claim is None:
             return ""
+        if self._personality.is_eucalyptus:  # it has one, whatever the signature says
+            return self._region
         place = self.places.get(claim.service)
         return claim.region or (place(request) if place is not None else self._region)
 
@@ -50,6 +56,8 @@ class Gate:
         key = self.keys.find(claim.access_key)
         if key is None:
             raise Denied("unknown-key")
+        if service == "s3" and claim.version == 4 and self._personality.before(4, 4):
+            raise Denied("obsolete")
         now = self.clock()
         self.keys.check_token(key, claim.token)
         process = version2 if claim.version == 2 else verify
@@ -59,7 +67,7 @@ class Gate:
         return Caller(
             account=key.account,
             region=self.region(request, claim),
-            service=claim.service,
+            service=service,
             access_key=claim.access_key,
             arn=key.arn,
             user_id=key.user_id,

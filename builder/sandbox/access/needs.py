@@ -14,9 +14,9 @@ from builder.sandbox.wire import Caller, Need
 
 Context = Mapping[str, str | tuple[str, ...]]
 
-_ID = re.compile(r"(ami|snap|vol|i|import-snap)-[0-9a-f]{8,17}")
+_ID = re.compile(r"([ae]mi|[ae]ki|[ae]ri|snap|vol|i|import-snap)-[0-9a-f]{8,17}")
 _KINDS = {  # of an id's prefix; images and snapshots have no account in their ARN
-    "ami": "image",
+    **dict.fromkeys(("ami", "aki", "ari", "emi", "eki", "eri"), "image"),
     "snap": "snapshot",
     "vol": "volume",
     "i": "instance",

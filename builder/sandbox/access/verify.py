@@ -35,16 +35,24 @@ def verify(request: Request, claim: Claim, secret: str, now: float) -> None:
     stamp = _check_time(request, claim, now)
     _check_names(request, claim)
     key = signing_key(secret, claim.day, claim.region, claim.service)
-    heads = [_canonical(request, claim, path) for path in paths(request.raw_path, claim.service)]
+    places = paths(request.sent_path, "s3" if _is_s3(request, claim) else claim.service)
+    if request.service and not _is_s3(request, claim):
+        places = [*places, "/"]  # Eucalyptus tries this too, for clients that sign so
+    heads = [_canonical(request, claim, path) for path in places]
     for head, payload in ((head, payload) for payload in _payloads(request, claim) for head in heads):
         digest = hashlib.sha256(f"{head}{payload}".encode("latin-1")).hexdigest()
         signed = f"{ALGORITHM}\n{stamp}\n{claim.scope}\n{digest}"
         if hmac.compare_digest(hmac.digest(key, signed.encode(), "sha256").hex(), claim.signature):
             request.signed(Signature(payload=payload, key=key, stamp=stamp, scope=claim.scope, value=claim.signature))
-            if claim.service == "s3" and claim.expires is not None:
+            if _is_s3(request, claim) and claim.expires is not None:
                 request.adopt(moved(request))
             return
     raise Denied("mismatch")
+
+
+def _is_s3(request: Request, claim: Claim) -> bool:
+    """Say whether it is S3 that is asked, by the path where services have paths, and not by what is signed."""
+    return (request.service or claim.service) == "s3"
 
 
 def moved(request: Request) -> dict[str, str]:
@@ -95,7 +103,7 @@ def _check_names(request: Request, claim: Claim) -> None:
     if "host" not in claim.names:
         raise Denied("unsigned-header", "'Host' must be a 'SignedHeader' in the AWS Authorization.")
     for name in request.header_names:
-        if name.startswith("x-amz-") and name not in claim.names and (claim.service == "s3" or name == "x-amz-date"):
+        if name.startswith("x-amz-") and name not in claim.names and (_is_s3(request, claim) or name == "x-amz-date"):
             raise Denied("unsigned-header", f"'{name}' must be a 'SignedHeader' in the AWS Authorization.")
 
 
@@ -144,10 +152,13 @@ def _encoded(text: str) -> str:
 def _payloads(request: Request, claim: Claim) -> Iterator[str]:
     """Yield what may stand for the body in what was signed, the most likely first; the body is read only at the end."""
     stated = request.header("X-Amz-Content-SHA256")
-    words = {UNSIGNED, *streaming.ALL} if claim.service == "s3" else {UNSIGNED}
+    is_s3 = _is_s3(request, claim)
+    words = {UNSIGNED, *(streaming.EUCALYPTUS if request.service else streaming.ALL)} if is_s3 else {UNSIGNED}
     if stated and stated not in words and not HASH.fullmatch(stated):
+        if request.service:
+            raise Denied("denied", "x-amz-content-sha256 header is invalid.")
         raise Denied("odd-payload-hash")  # any other word would leave the body unchecked
-    if claim.service == "s3":
+    if is_s3:
         if claim.expires is not None:
             signed = stated if "x-amz-content-sha256" in claim.names else None
             yield request.query.get("X-Amz-Content-Sha256") or signed or UNSIGNED

@@ -59,7 +59,7 @@ def _verify_form(request: Request, claim: Claim, secret: str, now: float) -> Non
     pairs = sorted((name.encode(), value.encode()) for name, value in form.items() if name != "Signature")
     query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
     host = (request.header("Host") or "").lower()
-    if not _is_right(claim, secret, f"{request.method}\n{host}\n{request.raw_path}\n{query}", method):
+    if not _is_right(claim, secret, f"{request.method}\n{host}\n{request.sent_path}\n{query}", method):
         raise Denied("mismatch")
 
 
@@ -122,8 +122,10 @@ def _resources(request: Request) -> Iterator[str]:
     """
     bucket, _ = hosts.of_s3(request)
     base = f"/{bucket}" if bucket else ""
-    places = [base + path for path in paths(request.raw_path, "s3")]
-    places += [place + "/" for place in places if place.count("/") == 1 and place != "/"]
+    # Where services have paths, Eucalyptus takes the service's part of it signed or not.
+    places = [base + path for sent in {request.sent_path, request.raw_path} for path in paths(sent, "s3")]
+    if (base + request.raw_path).count("/") == 1:
+        places += [place + "/" for place in places if not place.endswith("/")]
     signed = []
     for item in request.raw_query.split("&"):
         name, equals, value = item.partition("=")

@@ -107,7 +107,7 @@ _S3: dict[str, Words] = {
     "expired-token": ("ExpiredToken", "The provided token has expired.", 400),
     "denied": ("AccessDenied", "{detail}", 403),
 }
-_BY_SERVICE = {"ec2": _EC2_WORDS, "sts": _QUERY, "iam": _QUERY, "ebs": _REST, "s3": _S3}
+_BY_SERVICE = {"ec2": _EC2_WORDS, "bootstrap": _EC2_WORDS, "sts": _QUERY, "iam": _QUERY, "ebs": _REST, "s3": _S3}
 
 
 def of(denied: Denied, service: str, *, target: bool) -> Refusal:

@@ -36,6 +36,7 @@ from builder.sandbox.ec2 import (
     volumes,
 )
 from builder.sandbox.ec2.action import Handler
+from builder.sandbox.eucalyptus import calls
 from builder.sandbox.protocols import query
 from builder.sandbox.wire import Answer, Caller, Need, Refusal, Request
 
@@ -87,12 +88,14 @@ class Ec2:
     def perform(self, action: str, request: Request, caller: Caller) -> Answer:
         """Do what the call asks. Raises Refusal."""
         model = query.service("ec2")
-        handler = ACTIONS.get(action)
+        eucalyptus = self._cloud.personality.is_eucalyptus
+        handler = (calls.ACTIONS.get(action) if eucalyptus else None) or ACTIONS.get(action)
         if handler is None and model.has(action):
             raise Refusal("UnsupportedOperation", f"The sandbox does not support {action}.")
         if handler is None:
             raise Refusal("InvalidAction", f"The action {action} is not valid for this web service.")
-        values = model.parse(action, request.form)
+        form, more = calls.bound(self._cloud, action, request.form) if eucalyptus else (request.form, {})
+        values = {**model.parse(action, form), **more}
         if values.pop("DryRun", False):
             raise Refusal("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", status=412)
         return model.answer(action, handler(self._cloud, caller, values), request)

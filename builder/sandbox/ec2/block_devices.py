@@ -34,7 +34,7 @@ def device(cloud: Cloud, caller: Caller, entry: Values) -> BlockDevice:
     if "Encrypted" in ebs and ebs.get("SnapshotId"):
         message = f"the encrypted flag cannot be specified since device {name} has a snapshot specified."
         raise Refusal("InvalidBlockDeviceMapping", message)
-    volume_type = ebs.get("VolumeType", "gp2")
+    volume_type = ebs.get("VolumeType", cloud.default_volume_type)
     _check_performance(volume_type, ebs)
     return BlockDevice(
         device_name=name,
@@ -83,15 +83,20 @@ def _check_performance(volume_type: str, ebs: Values) -> None:
 
 def check_devices(root: str, devices: tuple[BlockDevice, ...]) -> None:
     """Raise Refusal when a device is mapped twice, or the root device to no snapshot."""
+    check_names(devices)
+    boot = next((device for device in devices if device.device_name == root), None)
+    if boot is None or boot.snapshot_id is None:
+        message = f"The root device '{root}' is not mapped to a snapshot in the block device mapping"
+        raise Refusal("InvalidBlockDeviceMapping", message)
+
+
+def check_names(devices: tuple[BlockDevice, ...]) -> None:
+    """Raise Refusal when a device is mapped twice."""
     names = [device.device_name for device in devices]
     for name in names:
         if names.count(name) > 1:
             message = f"The device '{name}' is used in more than one block-device mapping"
             raise Refusal("InvalidBlockDeviceMapping", message)
-    boot = next((device for device in devices if device.device_name == root), None)
-    if boot is None or boot.snapshot_id is None:
-        message = f"The root device '{root}' is not mapped to a snapshot in the block device mapping"
-        raise Refusal("InvalidBlockDeviceMapping", message)
 
 
 def _invalid(value: Any, name: str) -> Refusal:

@@ -30,7 +30,7 @@ def _create_image(cloud: Cloud, caller: Caller, values: Values) -> Values:
     with cloud.state.lock:  # before the bytes are moved, and once more before the image is there
         images.require_free_name(cloud, caller, values["Name"])
     entries = _entries(values.get("BlockDeviceMappings", ()))
-    image_id = new_id("ami")
+    image_id = new_id(cloud.personality.image_prefix("machine"))
     with image_snapshots.kept_or_removed(cloud) as made:
         devices: list[BlockDevice] = []
         for volume, attachment in _volumes(cloud, instance):

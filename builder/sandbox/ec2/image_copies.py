@@ -31,7 +31,7 @@ def _copy_image(cloud: Cloud, caller: Caller, values: Values) -> Values:
             return {"ImageId": known}
         source = _source(cloud, there, values["SourceImageId"])
         images.require_free_name(cloud, caller, values["Name"])
-        image_id = new_id("ami")
+        image_id = new_id(cloud.personality.image_prefix("machine"))
         with image_snapshots.kept_or_removed(cloud) as made:
             devices = []
             for device in source.block_devices:

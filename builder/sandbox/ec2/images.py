@@ -27,7 +27,7 @@ _EMPTY_FILTERS = (
     "image-watermark.source-image-creation-time", "image-watermark.source-image-id",
     "image-watermark.source-image-region", "image-watermark.watermark-creation-time", "image-watermark.watermark-key",
     "instance-type-specification.supported-instance-type", "instance-type-specification.unsupported-instance-type",
-    "owner-alias", "platform", "product-code", "product-code.type", "public-ssm-parameter-name",
+    "owner-alias", "product-code", "product-code.type", "public-ssm-parameter-name",
     "scan-result.critical-fix-available-since", "scan-result.finding-scan-date",
     "scan-result.high-fix-available-since", "scan-result.highest-finding-severity-label",
     "scan-result.informational-fix-available-since", "scan-result.low-fix-available-since",
@@ -56,8 +56,9 @@ def require_visible(cloud: Cloud, caller: Caller, image_id: str) -> Image:
 
 
 def _known(cloud: Cloud, caller: Caller, image_id: str) -> Image:
-    if not re.fullmatch(r"ami-[0-9a-f]{8,17}", image_id):
-        raise Refusal("InvalidAMIID.Malformed", f'Invalid id: "{image_id}" (expecting "ami-...")')
+    prefixes = cloud.personality.image_prefixes
+    if not re.fullmatch(rf"(?:{'|'.join(prefixes)})-[0-9a-f]{{8,17}}", image_id):
+        raise Refusal("InvalidAMIID.Malformed", f'Invalid id: "{image_id}" (expecting "{prefixes[0]}-...")')
     image = cloud.state.all(Image).get(image_id)
     if image is None or image.region != caller.region:
         raise _not_found(image_id)
@@ -79,8 +80,12 @@ def require_free_name(cloud: Cloud, caller: Caller, name: str) -> None:
     """Raise Refusal when the caller has an image of that name. Call it under the state's lock."""
     for other in cloud.state.all(Image).values():
         same = (other.account, other.region, other.name) == (caller.account, caller.region, name)
-        if same and not other.deregistered:
-            raise Refusal("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {other.image_id}")
+        if not same or other.deregistered:
+            continue
+        kind = "EMI" if cloud.personality.is_eucalyptus else "AMI"
+        if kind == "EMI" and cloud.image_state(other) not in ("pending", "available"):
+            continue
+        raise Refusal("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by {kind} {other.image_id}")
 
 
 def is_public(image: Image) -> bool:
@@ -183,29 +188,35 @@ def _shape(cloud: Cloud, caller: Caller, image: Image) -> Values:
         "EnaSupport": image.ena_support,
         "Hypervisor": "xen",
         "ImageId": image.image_id,
-        "ImageLocation": f"{image.account}/{image.name}",
-        "ImageType": "machine",
+        "ImageLocation": image.image_location or f"{image.account}/{image.name}",
+        "ImageType": image.image_type,
         "ImdsSupport": image.imds_support,
         "KernelId": image.kernel_id,
         "LastLaunchedTime": None if launched is None else moment(launched),
         "Name": image.name,
         "OwnerId": image.account,
-        "PlatformDetails": "Linux/UNIX",
+        "Platform": image.platform,
+        "PlatformDetails": "Windows" if image.platform == "windows" else "Linux/UNIX",
         "Public": is_public(image),
         "RamdiskId": image.ramdisk_id,
-        "RootDeviceName": image.root_device_name,
-        "RootDeviceType": "ebs",
+        "RootDeviceName": image.root_device_name or None,
+        "RootDeviceType": image.root_device_type,
         "SourceImageId": image.source_image_id,
         "SourceImageRegion": image.source_image_region,
         "SourceInstanceId": image.source_instance_id,
         "SriovNetSupport": image.sriov_net_support,
         "State": cloud.image_state(image),
-        "StateReason": {"Code": "Client.InternalError", "Message": reason} if reason else None,
+        "StateReason": {"Code": _reason_code(image), "Message": reason} if reason else None,
         "Tags": tag_list(_tags(caller, image)) or None,  # EC2 leaves it out
         "TpmSupport": image.tpm_support,
         "UsageOperation": "RunInstances",
-        "VirtualizationType": image.virtualization_type,
+        "VirtualizationType": image.virtualization_type or None,
     }
+
+
+def _reason_code(image: Image) -> str:
+    """Return the code of a failed image's StateReason: our own where no cloud has one."""
+    return "Client.InternalError" if image.image_location is None else "Sandbox.BundleUnfit"
 
 
 def device_shape(device: BlockDevice) -> Values:
@@ -248,15 +259,16 @@ _VALUES: Mapping[str, Callable[[Image, Values], Sequence[str]]] = {
     "hypervisor": lambda _, __: ["xen"],
     "image-allowed": lambda _, __: ["true"],
     "image-id": lambda one, _: [one.image_id],
-    "image-type": lambda _, __: ["machine"],
+    "image-type": lambda one, _: [one.image_type],
     "is-public": lambda one, _: [boolean(value=is_public(one))],
     "kernel-id": lambda one, _: maybe(one.kernel_id),
     "manifest-location": lambda _, shape: [shape["ImageLocation"]],
     "name": lambda one, _: [one.name],
     "owner-id": lambda one, _: [one.account],
+    "platform": lambda one, _: maybe(one.platform),
     "ramdisk-id": lambda one, _: maybe(one.ramdisk_id),
     "root-device-name": lambda one, _: [one.root_device_name],
-    "root-device-type": lambda _, __: ["ebs"],
+    "root-device-type": lambda one, _: [one.root_device_type],
     "source-image-id": lambda one, _: maybe(one.source_image_id),
     "source-image-region": lambda one, _: maybe(one.source_image_region),
     "source-instance-id": lambda one, _: maybe(one.source_instance_id),
@@ -264,7 +276,7 @@ _VALUES: Mapping[str, Callable[[Image, Values], Sequence[str]]] = {
     "state": lambda _, shape: [shape["State"]],
     "state-reason-code": lambda _, shape: [shape["StateReason"]["Code"]] if shape["StateReason"] else [],
     "state-reason-message": lambda _, shape: [shape["StateReason"]["Message"]] if shape["StateReason"] else [],
-    "virtualization-type": lambda one, _: [one.virtualization_type],
+    "virtualization-type": lambda one, _: maybe(one.virtualization_type),
 }
 # Every filter of DescribeImages in the model's documentation, and boot-mode, which the command line's guide has.
 KNOWN = (*_EMPTY_FILTERS, *_VALUES)

@@ -18,7 +18,7 @@ from builder.sandbox.ec2.action import (
     tag_list,
 )
 from builder.sandbox.ec2.places import zones
-from builder.sandbox.records import Instance, Volume
+from builder.sandbox.records import Image, Instance, Volume
 from builder.sandbox.wire import Caller, Refusal
 
 _STATUS_FILTERS = (
@@ -114,7 +114,7 @@ def shape(cloud: Cloud, instance: Instance, devices: Iterable[Values]) -> Values
         "ProductCodes": [],
         "RamdiskId": instance.ramdisk_id,
         "RootDeviceName": instance.root_device_name,
-        "RootDeviceType": "ebs",
+        "RootDeviceType": cloud.state.all(Image)[instance.image_id].root_device_type,  # a tombstone at least
         "SecurityGroups": [],
         "SriovNetSupport": instance.sriov_net_support,
         "State": instance_states.state_shape(state),

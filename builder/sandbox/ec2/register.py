@@ -1,4 +1,4 @@
-"""RegisterImage of an EBS-backed image: every field is checked and kept."""
+"""RegisterImage: every field is checked and kept; of an instance-store image, register_bundle.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from builder.sandbox.cloud import Cloud, new_id
-from builder.sandbox.ec2 import block_devices, images
+from builder.sandbox.ec2 import block_devices, images, register_bundle
 from builder.sandbox.ec2.action import Handler, Values
 from builder.sandbox.ec2.tags import specified
 from builder.sandbox.records import Image
@@ -30,6 +30,8 @@ _CHOICES = {
 
 def _register_image(cloud: Cloud, caller: Caller, values: Values) -> Values:
     _check(values)
+    if values.get("ImageLocation"):
+        return register_bundle.register(cloud, caller, values)
     tags = specified(values.get("TagSpecifications", ()), "image")
     with cloud.state.lock:
         name = values["Name"]
@@ -37,7 +39,7 @@ def _register_image(cloud: Cloud, caller: Caller, values: Values) -> Values:
         devices = tuple(block_devices.device(cloud, caller, entry) for entry in values.get("BlockDeviceMappings", ()))
         block_devices.check_devices(values["RootDeviceName"], devices)
         image = Image(
-            image_id=new_id("ami"),
+            image_id=new_id(cloud.personality.image_prefix("machine")),
             account=caller.account,
             region=caller.region,
             name=name,
@@ -76,10 +78,9 @@ def check_words(values: Values) -> None:
 def _check(values: Values) -> None:
     """Raise Refusal for what is wrong with the request by itself."""
     check_words(values)
-    for name in ("ImageLocation", "BillingProducts"):
-        if values.get(name):
-            raise Refusal("UnsupportedOperation", f"The sandbox does not support RegisterImage with {name}.")
-    if not values.get("RootDeviceName"):
+    if values.get("BillingProducts"):
+        raise Refusal("UnsupportedOperation", "The sandbox does not support RegisterImage with BillingProducts.")
+    if not values.get("RootDeviceName") and not values.get("ImageLocation"):
         raise Refusal("MissingParameter", "The request must contain the parameter RootDeviceName")
     for name, allowed in _CHOICES.items():
         if (value := values.get(name)) is not None and value not in allowed:

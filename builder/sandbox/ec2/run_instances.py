@@ -10,6 +10,7 @@ from builder import pool
 from builder.sandbox.cloud import Cloud, new_id
 from builder.sandbox.ec2 import idempotency, images, instance_states, instances, key_pairs, launch_volumes, run_checks
 from builder.sandbox.ec2.action import Handler, Values
+from builder.sandbox.ec2.places import zones
 from builder.sandbox.ec2.tags import specified
 from builder.sandbox.records import Image, Instance, MetadataOptions, Volume
 from builder.sandbox.wire import Caller, Refusal
@@ -80,6 +81,9 @@ def _launchable(cloud: Cloud, caller: Caller, values: Values) -> Image:
     if (state := cloud.image_state(image)) != "available":
         message = f"The image ID '{image.image_id}' is not available: it is {state}"
         raise Refusal("InvalidAMIID.Unavailable", message)
+    if image.image_type != "machine":
+        message = f"The image ID '{image.image_id}' is a {image.image_type}, not a machine image"
+        raise Refusal("InvalidParameterValue", message)
     family = values.get("InstanceType", "m1.small").partition(".")[0]
     wanted = "arm64" if _ARM.fullmatch(family) else "x86_64"
     if wanted != image.architecture.removesuffix("_mac") and (wanted, image.architecture) != ("x86_64", "i386"):
@@ -113,7 +117,7 @@ def _instance(caller: Caller, values: Values, image: Image, place: tuple[str, in
         instance_id=new_id("i"),
         account=caller.account,
         region=caller.region,
-        zone=placement.get("AvailabilityZone") or f"{caller.region}a",
+        zone=placement.get("AvailabilityZone") or next(iter(zones(caller.region))),
         reservation_id=reservation_id,
         launch_index=index,
         creation_time=now,

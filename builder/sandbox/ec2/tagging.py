@@ -30,7 +30,10 @@ class _Kind:
 
 # By what stands before the last `-` of an id. A new kind of resource is one line here.
 _KINDS = {
-    "ami": _Kind(resource_type="image", record=Image, require=images.require),
+    **dict.fromkeys(
+        ("ami", "aki", "ari", "emi", "eki", "eri"),
+        _Kind(resource_type="image", record=Image, require=images.require),
+    ),
     "i": _Kind(resource_type="instance", record=Instance, require=instance_states.require),
     "import-snap": _Kind(resource_type="import-snapshot-task", record=ImportTask, require=imports.require),
     "key": _Kind(resource_type="key-pair", record=KeyPair, require=key_pairs.require),

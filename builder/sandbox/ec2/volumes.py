@@ -72,7 +72,9 @@ def make_volume(
     """
     snapshot = _source(cloud, reader or caller, values)
     size = _size(values, snapshot)
-    chosen = performance(values.get("VolumeType") or "gp2", size, values.get("Iops"), values.get("Throughput"))
+    chosen = performance(
+        values.get("VolumeType") or cloud.default_volume_type, size, values.get("Iops"), values.get("Throughput")
+    )
     encrypted, key = encryption.decide(cloud, caller, values, inherited=snapshot)
     volume_id = new_id("vol")
     now = time.time()

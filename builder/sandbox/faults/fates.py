@@ -30,7 +30,7 @@ def seal(state: State, fault: Fault, call: str, answer: Answer, mentioned: Calla
     prefix = MAKES.get(call)
     if prefix is None:
         return
-    pattern = re.compile(rf"\b{prefix}-[0-9a-f]{{8,17}}\b")
+    pattern = re.compile(rf"\b(?:{prefix})-[0-9a-f]{{8,17}}\b")
     made = set(pattern.findall(answer.body.decode(errors="replace")))
     made = made or {name for name in mentioned() if pattern.fullmatch(name)}  # CompleteSnapshot answers without the id
     with state.lock:

@@ -106,16 +106,17 @@ class Fault(BaseModel):
 
 
 _PARAMETERS = ("seconds", "rate", "reason", "code", "message", "status", "matching")
-# The calls whose result has a life of its own, and how the id of that result begins.
+_IMAGE = "[ae]mi|[ae]ki|[ae]ri"
+# The calls whose result has a life of its own, and how the id of that result begins, as a pattern.
 MAKES: Mapping[str, str] = {
     "CompleteSnapshot": "snap",
-    "CopyImage": "ami",
+    "CopyImage": _IMAGE,
     "CopySnapshot": "snap",
-    "CreateImage": "ami",
+    "CreateImage": _IMAGE,
     "CreateSnapshot": "snap",
     "CreateSnapshots": "snap",
     "CreateVolume": "vol",
     "ImportSnapshot": "import-snap",
-    "RegisterImage": "ami",
+    "RegisterImage": _IMAGE,
     "StartSnapshot": "snap",
 }

@@ -21,7 +21,7 @@ from builder.sandbox.faults.table import Table
 from builder.sandbox.state import State
 from builder.sandbox.wire import Answer, Refusal, Request
 
-_ID = re.compile(r"\b(?:import-snap|snap|ami|vol|i)-[0-9a-f]{8,17}\b")
+_ID = re.compile(r"\b(?:import-snap|snap|[ae]mi|[ae]ki|[ae]ri|vol|i)-[0-9a-f]{8,17}\b")
 _READS = ("Describe", "List", "Get")  # how calls that look for resources are named
 
 

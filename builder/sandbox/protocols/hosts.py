@@ -13,6 +13,11 @@ _S3 = re.compile(
 
 
 def of_s3(request: Request) -> tuple[str, str | None]:
-    """Return the bucket that the Host header names, "" for none (path style), and the region, if it says one."""
+    """Return the bucket that the Host header names, "" for none (path style), and the region, if it says one.
+
+    Where the path says the service, there is only path style.
+    """
+    if request.service:
+        return "", None
     host = _S3.fullmatch((request.header("Host") or "").lower())
     return ("", None) if host is None else (host["bucket"] or "", host["region"])

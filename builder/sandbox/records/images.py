@@ -68,6 +68,15 @@ class Image(Record):
     source_instance_id: str | None = None  # CreateImage's
     last_launched_time: float | None = None
     failure: str | None = None  # why it will never be available
+    image_location: str | None = None  # of an instance-store image: its manifest, as BUCKET/KEY
+    image_type: str = "machine"  # or kernel, ramdisk
+    platform: str | None = None  # windows; Eucalyptus has `linux` too
+    unopened: bool = False  # whether its bundle is still to be opened (ec2/bundle_look.py)
+
+    @property
+    def root_device_type(self) -> str:
+        """ebs or instance-store."""
+        return "ebs" if self.image_location is None else "instance-store"
 
     @property
     def key(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from builder.sandbox.access.gate import Gate
 from builder.sandbox.cloud import Cloud
+from builder.sandbox.eucalyptus import objectstorage
 from builder.sandbox.protocols import rest_xml
 from builder.sandbox.protocols.rest_xml import S3Refusal
 from builder.sandbox.records import Bucket
@@ -83,6 +84,7 @@ class S3:
     def __init__(self, cloud: Cloud, gate: Gate, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
         self.depot = Depot(cloud, gate, Store(directory / "data", cloud.state))
+        self._like = cloud.personality
         self._scratch = directory / "scratch"
         gate.places[self.service] = self._place
         shutil.rmtree(self._scratch, ignore_errors=True)  # what a crash left of `as_file`
@@ -95,11 +97,14 @@ class S3:
 
     def action(self, request: Request) -> str:
         """Return the call's name."""
-        return address.action(request)
+        name = address.action(request)
+        return objectstorage.action(name, self._like) if self._like.is_eucalyptus else name
 
     def permissions(self, action: str, request: Request, caller: Caller) -> Sequence[Need]:
         """Return what the call needs, after what makes it void whoever asks: no such bucket, another region."""
         where = address.of(request)
+        if self._like.is_eucalyptus:
+            objectstorage.check(action, request, self._like)
         if action not in ACTIONS:
             raise Refusal("UnsupportedOperation", f"The sandbox does not support s3:{action}.", status=501)
         if action in _WITHOUT_BUCKET:
@@ -107,7 +112,7 @@ class S3:
                 raise Denied("denied", "Access Denied")
             return [permissions.service_need(action)]
         bucket = self.depot.bucket(where.bucket)
-        if action not in _ANYWHERE:
+        if action not in _ANYWHERE and not self._like.is_eucalyptus:
             _check_region(bucket, where, caller)
         expected = request.header("x-amz-expected-bucket-owner")
         if expected not in (None, bucket.account):
@@ -143,7 +148,8 @@ class S3:
         answer = ACTIONS[action](self.depot, Call(action, request, caller, where))
         headers = {"x-amz-request-id": request.id, "x-amz-id-2": host_id(request)}
         bucket = self.depot.state.all(Bucket).get(where.bucket)
-        if bucket is not None and action in ("ListObjects", "ListObjectsV2", "HeadBucket"):
+        told = action in ("ListObjects", "ListObjectsV2", "HeadBucket") and not self._like.is_eucalyptus
+        if bucket is not None and told:
             headers["x-amz-bucket-region"] = bucket.region
         return Answer(
             status=answer.status, headers={**headers, **answer.headers}, body=answer.body, stream=answer.stream

@@ -18,6 +18,7 @@ ALL_USERS = "http://acs.amazonaws.com/groups/global/AllUsers"
 AUTHENTICATED = "http://acs.amazonaws.com/groups/global/AuthenticatedUsers"
 LOG_DELIVERY = "http://acs.amazonaws.com/groups/s3/LogDelivery"
 # The canonical id that aws-exec-read grants to: EC2's own account for image bundles (za-team).
+EXEC_ACCOUNT = "aws-exec-read"
 EXEC = "6aa5a366c34c1cbe25dc49211496e913e0351eb0e8c37aa3477e40942ec6b97c"
 ENFORCED = "BucketOwnerEnforced"
 PUBLIC = frozenset({ALL_USERS, AUTHENTICATED})
@@ -61,6 +62,8 @@ _WORTH["making"] = {**_WORTH["bucket"], "WRITE": (*_WORTH["bucket"]["WRITE"], "s
 
 def canonical_id(account: str) -> str:
     """Return the account's canonical user id: 64 hex digits, the same in every sandbox."""
+    if account == EXEC_ACCOUNT:
+        return EXEC
     return hashlib.sha256(f"sandbox account {account}".encode()).hexdigest()
 
 

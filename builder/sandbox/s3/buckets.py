@@ -6,6 +6,7 @@ import ipaddress
 import re
 import time
 
+from builder.sandbox.eucalyptus import objectstorage
 from builder.sandbox.protocols.rest_xml import S3Refusal
 from builder.sandbox.records import Bucket, Part, S3Object, Upload
 from builder.sandbox.s3 import acl, traits
@@ -26,15 +27,16 @@ def create_bucket(depot: Depot, call: Call) -> Answer:
     name, values = call.address.bucket, call.values
     _check_name(name)
     traits.check_supported(values)
-    region = _region(call)
-    ownership = values.get("ObjectOwnership", "BucketOwnerEnforced")
+    like = depot.cloud.personality
+    region = _stated(call) or "" if like.is_eucalyptus else _region(call)
+    ownership = values.get("ObjectOwnership", "ObjectWriter" if like.is_eucalyptus else "BucketOwnerEnforced")
     if ownership not in ("BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"):
         raise S3Refusal("InvalidArgument", "Invalid x-amz-object-ownership", ArgumentName="x-amz-object-ownership")
     asked = acl.from_headers(values, owner=call.caller.account, bucket_owner=call.caller.account)
     if asked is not None and ownership == acl.ENFORCED and values.get("ACL") != "private":
         message = "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting"
         raise Refusal("InvalidBucketAclWithObjectOwnership", message)
-    if asked is not None and acl.is_public(asked):  # a new bucket blocks public access
+    if asked is not None and acl.is_public(asked) and not like.is_eucalyptus:  # a new bucket blocks public access
         raise Refusal("AccessDenied", "Access Denied", status=403)
     with depot.state.lock:
         _check_free(depot, call)
@@ -46,6 +48,7 @@ def create_bucket(depot: Depot, call: Call) -> Answer:
                 creation_time=time.time(),
                 acl=asked or acl.private(call.caller.account),
                 ownership=ownership,
+                access_block=None if like.is_eucalyptus else Bucket.access_block,
             )
         )
     return Answer(headers={"Location": f"/{name}", "x-amz-bucket-arn": arn(name)})
@@ -63,12 +66,7 @@ def _check_name(name: str) -> None:
 
 def _region(call: Call) -> str:
     """Return the region that the bucket is to be in. Raises Refusal."""
-    asked = None
-    if call.request.length:
-        body = call.body
-        if body.get("Location") or body.get("Bucket"):
-            raise Refusal("NotImplemented", "The sandbox has no directory buckets", status=501)
-        asked = body.get("LocationConstraint")
+    asked = _stated(call)
     if asked == "EU":
         asked = "eu-west-1"
     if asked == FIRST_REGION or (asked is not None and not _PLACE.fullmatch(asked)):
@@ -85,6 +83,17 @@ def _region(call: Call) -> str:
     return call.caller.region
 
 
+def _stated(call: Call) -> str | None:
+    """Return the location constraint that the call brings; Eucalyptus keeps any and does nothing with it."""
+    if not call.request.length:
+        return None
+    body = call.body
+    if body.get("Location") or body.get("Bucket"):
+        raise Refusal("NotImplemented", "The sandbox has no directory buckets", status=501)
+    asked: str | None = body.get("LocationConstraint")
+    return asked
+
+
 def _check_free(depot: Depot, call: Call) -> None:
     there = depot.state.all(Bucket).get(call.address.bucket)
     if there is not None:
@@ -97,14 +106,14 @@ def _check_free(depot: Depot, call: Call) -> None:
         message = "Your previous request to create the named bucket succeeded and you already own it."
         raise S3Refusal("BucketAlreadyOwnedByYou", message, status=409, BucketName=there.name)
     owned = sum(one.account == call.caller.account for one in depot.state.all(Bucket).values())
-    if owned >= _MOST:
+    if owned >= (objectstorage.MOST_BUCKETS if depot.cloud.personality.is_eucalyptus else _MOST):
         raise Refusal("TooManyBuckets", "You have attempted to create more buckets than allowed")
 
 
 def head_bucket(depot: Depot, call: Call) -> Answer:
     """Answer HeadBucket."""
     bucket = depot.bucket(call.address.bucket)
-    return call.answer(BucketRegion=bucket.region, BucketArn=arn(bucket.name), AccessPointAlias=False)
+    return call.answer(BucketRegion=bucket.region or None, BucketArn=arn(bucket.name), AccessPointAlias=False)
 
 
 def delete_bucket(depot: Depot, call: Call) -> Answer:

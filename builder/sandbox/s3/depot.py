@@ -13,6 +13,7 @@ from typing import Any
 
 from builder.sandbox.access.gate import Gate
 from builder.sandbox.cloud import Cloud
+from builder.sandbox.eucalyptus import objectstorage
 from builder.sandbox.protocols import rest_xml
 from builder.sandbox.protocols.rest_xml import S3Refusal, Values
 from builder.sandbox.records import Bucket, Layout, Record, S3Object, Stored
@@ -52,7 +53,8 @@ class Call:
     @cached_property
     def values(self) -> Values:
         """What the query and the headers say, by the names of the model. Raises Refusal."""
-        return rest_xml.model().parameters(self.action, self.request)
+        values = rest_xml.model().parameters(self.action, self.request)
+        return objectstorage.known(self.action, values) if self.request.service else values
 
     @cached_property
     def body(self) -> Values:

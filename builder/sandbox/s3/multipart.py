@@ -244,7 +244,9 @@ def complete(depot: Depot, call: Call) -> Answer:
 
 
 def _completed(call: Call, one: S3Object) -> Answer:
-    location = f"{'https' if call.request.is_secure else 'http'}://{call.request.header('Host')}{call.request.raw_path}"
+    location = (
+        f"{'https' if call.request.is_secure else 'http'}://{call.request.header('Host')}{call.request.sent_path}"
+    )
     return call.answer(
         root="CompleteMultipartUploadResult",
         Location=location,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import http.client
+import io
 import json
 import random
 import re
 import ssl
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +22,11 @@ import pytest
 from botocore.config import Config  # noqa: TID251 - as above
 from botocore.exceptions import IncompleteReadError  # noqa: TID251 - as above
 from botocore.utils import normalize_url_path  # noqa: TID251 - as above
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
 
 from builder import pool
 from builder.cloud.sigv4 import UNSIGNED, Keys, Signer
@@ -167,6 +175,50 @@ VMIMPORT_TRUST = {
 }
 
 
+def bundle(
+    identity, name="disk", *, image=b"an image" * 4096, user=None, certificate=None, part_size=10_000, change=str
+):
+    """Return a bundle as euca2ools 3.1 would make it, by no code of ours; `change` is given the manifest's text.
+
+    `certificate` is a PEM file in the place of the cloud's own.
+    """
+    header = tarfile.TarInfo(name)
+    header.size = len(image)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(header, io.BytesIO(image))
+    key, iv = random.randbytes(16), random.randbytes(16)
+    encryptor, padder = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor(), PKCS7(128).padder()
+    stream = encryptor.update(padder.update(gzip.compress(packed.getvalue())) + padder.finalize())
+    pieces = [stream[start : start + part_size] for start in range(0, len(stream), part_size)]
+    files = {f"{name}.part.{index:02}": piece for index, piece in enumerate(pieces)}
+    public = x509.load_pem_x509_certificate((certificate or identity.cloud_certificate).read_bytes()).public_key()
+    sealed = {half: public.encrypt(data.hex().encode(), PKCS1v15()).hex() for half, data in (("key", key), ("iv", iv))}
+    parts = "".join(
+        f"<part index='{index}'><filename>{file}</filename><digest algorithm='SHA1'>{hashlib.sha1(data).hexdigest()}"
+        "</digest></part>"
+        for index, (file, data) in enumerate(files.items())
+    )
+    machine = "<machine_configuration><architecture>x86_64</architecture></machine_configuration>"
+    described = (
+        f"<image><name>{name}</name><user>{user or identity.account}</user><type>machine</type>"
+        f"<digest algorithm='SHA1'>{hashlib.sha1(packed.getvalue()).hexdigest()}</digest><size>{len(image)}</size>"
+        f"<bundled_size>{len(stream)}</bundled_size>"
+        f"<ec2_encrypted_key algorithm='AES-128-CBC'>{sealed['key']}</ec2_encrypted_key>"
+        "<user_encrypted_key algorithm='AES-128-CBC'/>"
+        f"<ec2_encrypted_iv>{sealed['iv']}</ec2_encrypted_iv><user_encrypted_iv/>"
+        f"<parts count='{len(files)}'>{parts}</parts></image>"
+    )
+    body = change(machine + described)
+    private = serialization.load_pem_private_key(identity.private_key.read_bytes(), None)
+    signature = private.sign(body.encode(), PKCS1v15(), hashes.SHA1()).hex()
+    made_by = "<bundler><name>euca2ools</name><version>3.1</version><release>0</release></bundler>"
+    text = (
+        f"<?xml version='1.0'?><manifest><version>2007-10-10</version>{made_by}{body}<signature>{signature}</signature>"
+    )
+    return {**files, f"{name}.manifest.xml": f"{text}</manifest>".encode()}
+
+
 def refuse_cut(operation_model, response_dict, **_):
     """Raise botocore's own error for an answer whose body a kill cut off: it takes what is there for the whole."""
     body, stated = response_dict["body"], response_dict["headers"].get("content-length", "")
@@ -180,7 +232,8 @@ class Sandbox:
 
     def __init__(self, directory: Path, *, settle=0.02, **options):
         directory.mkdir(exist_ok=True)
-        settings.save(directory, replace(settings.load(directory), settle=settle))
+        told = {name: options[name] for name in ("personality", "release") if name in options}
+        settings.save(directory, replace(settings.load(directory, **told), settle=settle))
         self.directory = directory
         self.options = options
         self.endpoint = lifecycle.start(directory, **options)
@@ -190,7 +243,7 @@ class Sandbox:
 
     def client(self, service, **options):
         kept = {
-            "endpoint_url": self.endpoint.url,
+            "endpoint_url": self.endpoint.service(service),
             "region_name": self.endpoint.region,
             "aws_access_key_id": self.endpoint.access_key,
             "aws_secret_access_key": self.endpoint.secret_key,
@@ -211,9 +264,15 @@ class Sandbox:
         return [int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024 for name in ("VmRSS", "VmHWM")]
 
 
+@pytest.fixture(scope="session")
+def sandbox_options():
+    """How the sandbox of a test file is started; directories of tests may say otherwise."""
+    return {}
+
+
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory):
-    running = Sandbox(tmp_path_factory.mktemp("sandbox"))
+def sandbox(tmp_path_factory, sandbox_options):
+    running = Sandbox(tmp_path_factory.mktemp("sandbox"), **sandbox_options)
     yield running
     lifecycle.stop(running.directory)
 
@@ -288,6 +347,12 @@ def together():
         return list(pool.in_order(lambda call: call(), calls, workers=len(calls)))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def bundled():
+    """Return the files of a bundle: bundled(identity, …) -> {name: bytes}, its manifest last."""
+    return bundle
 
 
 @pytest.fixture(scope="session")
