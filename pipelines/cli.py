@@ -22,9 +22,11 @@ from pipelines.lazily import Lazily
 
 if TYPE_CHECKING:
     from pipelines import ui
+    from pipelines.verbs import clouds as clouds_verb
     from pipelines.verbs import faults, images, parts, places, recipes, reference, sandbox
 else:
     ui = Lazily("pipelines.ui")
+    clouds_verb = Lazily("pipelines.verbs.clouds")
     faults, images, parts, places, recipes, reference, sandbox = (
         Lazily(f"pipelines.verbs.{name}")
         for name in ("faults", "images", "parts", "places", "recipes", "reference", "sandbox")
@@ -57,7 +59,7 @@ Mirrors = Annotated[
 ]
 CloudName = Annotated[
     str | None,
-    typer.Option("--cloud", metavar="NAME", help="sandbox (default), aws, aws:PROFILE or aws:PROFILE@REGION."),
+    typer.Option("--cloud", metavar="NAME", help="sandbox (default), aws, or another that `emi clouds` lists."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
 Directory = Annotated[
@@ -134,6 +136,16 @@ def doctor(
 ) -> None:
     """Check that this machine can do it: tools, appliance, acceleration, space, credentials."""
     reference.doctor(cloud, quick=quick, as_json=json)
+
+
+@app.command()
+def clouds(
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Ask each whether it answers, by one call.")] = True,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Wait no longer for them.")] = 8,
+    json: AsJson = False,
+) -> None:
+    """List the clouds that are configured here, for --cloud: where that was found, and whether they answer."""
+    clouds_verb.clouds(check=check, timeout=timeout, as_json=json)
 
 
 @app.command()

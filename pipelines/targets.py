@@ -1,10 +1,8 @@
-"""Which cloud a run works against: `sandbox` (the embedded one), or `aws` as the environment and profiles configure it.
+"""Which cloud a run works against: a sandbox, or one that is configured on this machine.
 
-    sandbox                  started and kept if it is not running; the default while nothing else is configured
+    sandbox                  started and kept if it is not running; the default while nothing else is chosen
     sandbox:eucalyptus       a second one, which behaves as Eucalyptus does
-    aws                      the default AWS profile or environment, its region
-    aws:PROFILE              that profile
-    aws:PROFILE@REGION       that profile, another region (PROFILE may be empty)
+    any other name           see configured.py: aws, aws:PROFILE@REGION, euca:USER@REGION, eucarc, one of clouds.yaml
 
 `EMI_CLOUD` names the default.
 """
@@ -14,15 +12,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from builder.cloud.api import Call, Cloud
 from builder.cloud.aws import Aws, Settings
+from builder.cloud.config.found import Configured
 from builder.cloud.eucalyptus import Eucalyptus, query_dialect, s3_dialect
 from builder.cloud.identity import BundlingIdentity, nobody
+from builder.cloud.identity import read as read_identity
 from builder.cloud.releases import Release
-from builder.errors import UsageError
 from builder.progress import SILENT, Progress
 from builder.sandbox import lifecycle
+from pipelines import configured
 from pipelines.home import Home
 
 SANDBOX = "sandbox"
@@ -45,14 +47,17 @@ class Target:
 
 
 def choose(name: str | None) -> str:
-    """Return the name of the cloud to use: the given one, EMI_CLOUD, or the sandbox. Raises UsageError."""
+    """Return the name of the cloud to use: the given one, EMI_CLOUD, or the sandbox; a file in it made absolute.
+
+    Raises UsageError for one that is not configured.
+    """
     chosen = name or os.environ.get("EMI_CLOUD") or SANDBOX
-    if chosen not in (SANDBOX, f"{SANDBOX}:{EUCALYPTUS}") and chosen.partition(":")[0] != "aws":
-        raise UsageError(
-            f"no cloud named `{chosen}`",
-            hint="Use --cloud sandbox, sandbox:eucalyptus, aws, aws:PROFILE or aws:PROFILE@REGION.",
-        )
-    return chosen
+    if chosen in (SANDBOX, f"{SANDBOX}:{EUCALYPTUS}"):
+        return chosen
+    kind, _, file = chosen.partition(":")
+    if kind == "eucarc" and file:
+        chosen = f"{kind}:{Path(file).expanduser().absolute()}"  # a run may be resumed from another directory
+    return configured.find(chosen).name
 
 
 def open_target(
@@ -65,9 +70,51 @@ def open_target(
     kind, _, rest = name.partition(":")
     if kind == SANDBOX:
         return _sandbox(name, home, like=rest, on_call=on_call, progress=progress)
-    profile, _, region = rest.partition("@")
-    cloud = Aws(Settings.of_profile(profile or None, region or None), on_call=on_call, progress=progress)
-    return Target(name=name, identity=f"aws/{cloud.account()}/{cloud.region}", cloud=cloud)
+    found = configured.find(name).load()
+    for warning in found.warnings:
+        progress.note(warning)
+    return connect(name, found, on_call=on_call, progress=progress)
+
+
+def connect(
+    name: str, found: Configured, *, on_call: Callable[[Call], None] = lambda _: None, progress: Progress = SILENT
+) -> Target:
+    """Return the cloud that was found, ready for calls. Its account is asked of it where nothing says that."""
+    made = cloud(found, on_call=on_call, progress=progress)
+    sources, settings = found.sources, found.settings
+    certificate = (
+        made.bundling_certificate if isinstance(made, Eucalyptus) and "bootstrap" in settings.endpoints else None
+    )
+    # Accounts of Eucalyptus are numbered by each cloud for itself, so its address is part of the name.
+    url = settings.endpoints.get("ec2") or settings.endpoint_url
+    words = (found.kind, urlsplit(url).netloc if url else "", made.account(), made.region)
+    return Target(
+        name=name,
+        identity="/".join(filter(None, words)),
+        cloud=made,
+        bundling=lambda: read_identity(sources, ask_account=made.account, ask_certificate=certificate),
+    )
+
+
+def cloud(
+    found: Configured,
+    *,
+    on_call: Callable[[Call], None] = lambda _: None,
+    progress: Progress = SILENT,
+    retry: float | None = None,
+) -> Aws | Eucalyptus:
+    """Return the cloud that was found. Nothing is asked of it; `retry` as Ec2 has it."""
+    if found.kind == "aws":
+        return Aws(found.settings, on_call=on_call, progress=progress, retry=retry)
+    said = found.sources.account
+    return Eucalyptus(
+        found.settings,
+        release=found.release,
+        account=said.value.replace("-", "") if said else "",
+        on_call=on_call,
+        progress=progress,
+        retry=retry,
+    )
 
 
 def _sandbox(name: str, home: Home, *, like: str, on_call: Callable[[Call], None], progress: Progress) -> Target:

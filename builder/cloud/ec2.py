@@ -34,12 +34,21 @@ _ATTEMPTS = 1000  # the limit in time comes first
 
 
 class Ec2:
-    """One account in one region. Nothing is loaded, looked up or connected before the first call."""
+    """One account in one region. Nothing is loaded, looked up or connected before the first call.
+
+    `retry` is how long a call is repeated that fails for a reason that may pass, in seconds; None: as limits.py says.
+    """
 
     def __init__(
-        self, settings: Settings, *, on_call: Callable[[Call], None] = lambda _: None, progress: Progress = SILENT
+        self,
+        settings: Settings,
+        *,
+        on_call: Callable[[Call], None] = lambda _: None,
+        progress: Progress = SILENT,
+        retry: float | None = None,
     ) -> None:
         self._settings = settings
+        self._retry = retry
         self._on_call, self._progress = on_call, Sparing(progress)
         self._s3 = S3(settings, on_call=on_call, progress=progress)
         self._lock = pool.Lock()
@@ -62,6 +71,10 @@ class Ec2:
         if not self._account:
             self._account = self._ask_account()
         return self._account
+
+    def answer(self) -> str:
+        """Return the account id of the credentials, asked now by a call that changes nothing: whether it answers."""
+        return self._ask_account()
 
     def _ask_account(self) -> str:
         return str(self._call("sts", "GetCallerIdentity")["Account"])
@@ -163,7 +176,8 @@ class Ec2:
             reach(after)
             return answer
 
-        return retrying(attempt, deadline=limits().retry, attempts=_ATTEMPTS, progress=self._progress)
+        deadline = limits().retry if self._retry is None else self._retry
+        return retrying(attempt, deadline=deadline, attempts=_ATTEMPTS, progress=self._progress)
 
     def _know(self, resource: str) -> None:
         self._known.setdefault(resource, time.monotonic())

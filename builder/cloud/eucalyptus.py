@@ -227,8 +227,10 @@ class Eucalyptus(Ec2):
         except (CloudDenied, UsageError, CloudNotFound) as error:
             try:
                 return second()
-            except (CloudError, UsageError):
-                raise error from None
+            except (CloudError, UsageError) as later:
+                if isinstance(error, UsageError):  # it was not even asked
+                    raise
+                raise error from later
 
     def _registration(self, claim: Claim, spec: ImageSpec) -> Mapping[str, Any]:
         """Return the request of RegisterImage, with every default of Eucalyptus' that is not EC2's overruled."""

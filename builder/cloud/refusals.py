@@ -107,6 +107,7 @@ _QUOTA = frozenset(
 )
 # S3's calls whose permission has another name; "Actions, resources, and condition keys for Amazon S3".
 _PERMISSIONS = {
+    "bootstrap:DescribeServiceCertificates": "euserv:DescribeServiceCertificates",  # what Eucalyptus calls it
     "s3:CompleteMultipartUpload": "s3:PutObject",
     "s3:CreateMultipartUpload": "s3:PutObject (and s3:PutObjectAcl where an ACL is set)",
     "s3:DeleteObjects": "s3:DeleteObject",

@@ -151,6 +151,12 @@ def configured_region(profile: str | None) -> str | None:
     return str(region) if region else None
 
 
+def configured_profiles() -> list[str]:
+    """Return the names of the AWS profiles that are configured. Raises UsageError for files that cannot be read."""
+    with translated("reading the AWS configuration"):
+        return [str(name) for name in botocore.session.Session().available_profiles]
+
+
 def _refuse_cut(operation_model: Any, response_dict: Mapping[str, Any], **_: Any) -> None:
     """Raise botocore's own error for an answer that ends before its Content-Length, which botocore takes for whole."""
     body, headers = response_dict["body"], response_dict["headers"]

@@ -44,7 +44,8 @@ class Settings:
     Without static keys botocore's own chain is used: the profile, the environment, the instance's role. `endpoint_url`
     None means AWS itself; `endpoints` are the URLs of a cloud whose services answer in places of their own, by
     botocore's names (ec2, s3, sts, …), and then all that it has. `ca_file` (PEM) replaces the certificate authorities
-    of the system; with `verify` false certificates are not verified at all.
+    of the system; with `verify` false certificates are not verified at all. `location` is the LocationConstraint of
+    buckets that are made: None for the region, "" for none.
     """
 
     region: str
@@ -56,6 +57,7 @@ class Settings:
     session_token: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
     verify: bool = True
+    location: str | None = None
     s3: S3Dialect = S3Dialect()
     query: QueryDialect = QueryDialect()
 

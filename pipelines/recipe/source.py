@@ -103,8 +103,11 @@ class Findings:
             raise RecipeError(sorted(self.problems, key=lambda problem: (problem.line, problem.column)))
 
 
-def read(path: Path) -> Source:
-    """Return the recipe's text. Raises RecipeError for what cannot be read, is too large, or is not UTF-8 text."""
+def read(path: Path, *, noun: str = "a recipe") -> Source:
+    """Return the recipe's text. Raises RecipeError for what cannot be read, is too large, or is not UTF-8 text.
+
+    `noun` is what the file is, where it is something else that is written as recipes are.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(LIMIT + 1)
@@ -115,13 +118,13 @@ def read(path: Path) -> Source:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         _refuse(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
     if len(data) > LIMIT:
-        _refuse(path, "is larger than 1 MiB, the limit for a recipe; is it the right file?")
+        _refuse(path, f"is larger than 1 MiB, the limit for {noun}; is it the right file?")
     if data.startswith(_UTF16_32):
         _refuse(path, "is UTF-16 or UTF-32 text; save it as UTF-8")
-    return Source(path, _decoded(path, data.removeprefix(codecs.BOM_UTF8)))
+    return Source(path, _decoded(path, data.removeprefix(codecs.BOM_UTF8), noun))
 
 
-def _decoded(path: Path, data: bytes) -> str:
+def _decoded(path: Path, data: bytes, noun: str) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -134,7 +137,7 @@ def _decoded(path: Path, data: bytes) -> str:
         source = Source(path, text)
         code = ord(bad.group())
         name = "a NUL byte" if code == 0 else f"the control character U+{code:04X}"
-        problem = source.problem(source.span(bad.start()), f"{name} is not allowed in a recipe")
+        problem = source.problem(source.span(bad.start()), f"{name} is not allowed in {noun}")
         raise RecipeError([_without_excerpt(problem)])
     return text
 

@@ -60,13 +60,14 @@ class S3:
     def ensure_bucket(self, bucket: str, *, location: str | None = None, acls: bool = False) -> bool:
         """Have the bucket be there; say whether this made it.
 
-        `location` is the LocationConstraint; None: the region, and where the service knows regions by other names, its
-        own default. With `acls` a bucket that is made takes ACLs, which AWS has switched off by default since 2023 and
-        instance-store images need. Raises CloudConflict when the name is taken by another account, CloudDenied when it
-        may not be looked at.
+        `location` is the LocationConstraint; None: that of the settings, or the region, and where the service knows
+        regions by other names, its own default. With `acls` a bucket that is made takes ACLs, which AWS has switched
+        off by default since 2023 and instance-store images need. Raises CloudConflict when the name is taken by another
+        account, CloudDenied when it may not be looked at.
         """
         if self.has_bucket(bucket):
             return False
+        location = self._settings.location if location is None else location
         wanted = self._settings.region if location is None else location
         try:
             self._create_bucket(bucket, "" if wanted == _NO_CONSTRAINT else wanted, acls=acls)
