@@ -41,7 +41,7 @@ class Certificate:
         Raises UsageError, naming `where`, for what holds no certificate, a damaged one or one without an RSA key.
         """
         blocks = _blocks(pem)
-        ours = [block for kind, block in blocks if kind in ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")]
+        ours = [block for kind, block in blocks if kind in ("CERTIFICATE", "X509 CERTIFICATE")]
         if not ours and not pem.startswith(_DER):
             held = ", ".join(kind for kind, _ in blocks) or "no PEM block, and it is not DER"
             raise UsageError(f"{where} holds no certificate: {held}", hint="Give an X.509 certificate, as PEM or DER.")
