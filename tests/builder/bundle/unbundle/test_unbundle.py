@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import pickle
 import random
 import subprocess  # noqa: TID251 - the programs that classic tools made bundles with
 import sys
@@ -161,17 +162,23 @@ def test_an_interrupt_leaves_nothing(make, tmp_path):
 def test_a_killed_attempt_is_begun_anew_and_never_has_the_name(make, tmp_path):
     bundle = make.bundled(make.plain_tar())
     target = tmp_path / "disk"
-    child = os.fork()
-    if not child:
-
-        def killed(index: int):
-            if bundle.opened.count(index):
-                os.kill(os.getpid(), 9)
-            return bundle.open_part(index)
-
-        unbundle(bundle.manifest, killed, bundle.key, target)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+    script = f"""
+import io, os, pickle, sys
+from pathlib import Path
+from builder.bundle.unbundle import unbundle
+manifest, files, key = pickle.load(sys.stdin.buffer)
+opened = []
+def open_part(index):
+    if index == 2 and index in opened:
+        os.kill(os.getpid(), 9)
+    opened.append(index)
+    return io.BytesIO(files[manifest.parts[index].filename])
+unbundle(manifest, open_part, key, Path({str(target)!r}))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
+    told = pickle.dumps((bundle.manifest, bundle.files, bundle.key))
+    done = subprocess.run([sys.executable, "-c", script], env=environment, input=told, capture_output=True, check=False)
+    assert done.returncode == -9, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [".disk.unbundling"]
     assert bundle.unbundle(target) == make.IMAGE
     assert list(tmp_path.iterdir()) == [target]
