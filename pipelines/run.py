@@ -34,7 +34,7 @@ from pipelines.step import GuestStep, Outside
 from pipelines.store import FileStore
 from pipelines.targets import Target, choose, open_target
 
-READ_ONLY = ("Describe", "List", "Get")  # how EC2 and EBS name the calls that change nothing
+READ_ONLY = ("Describe", "Get", "Head", "List")  # how EC2, EBS and S3 name the calls that change nothing
 
 
 @dataclass(frozen=True, kw_only=True)
