@@ -75,7 +75,7 @@ class Certificate:
         """Raise UsageError unless `key` is the private half of the certificate's key."""
         if not self.matches(key):
             raise UsageError(
-                f"the private key {key.where} does not belong to the certificate {self.where} ({self.fingerprint}): "
+                f"the private key {key.where} does not belong to {self.where} ({self.fingerprint}): "
                 "what is encrypted for the one cannot be opened with the other",
                 hint="Give the certificate and the private key that were issued together.",
             )

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder import durable
-from builder.bundle import keys, manifest, signature
+from builder.bundle import check, keys, manifest, signature
 from builder.bundle.certificates import Certificate, PrivateKey
 from builder.bundle.limits import LARGEST_MANIFEST
 from builder.bundle.records import Manifest
-from builder.errors import BundleRefused, HostError, InputError, InternalError, UsageError
+from builder.errors import HostError, InputError, InternalError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def migrate(
     """
     before = manifest.read(data, where=where)
     if signed_by is not None:
-        _require_signature(data, signed_by, where)
+        check.require_signature(data, signed_by, where=where)
     signing = changes.sign_with or key
     wanted = replace(
         before,
@@ -101,20 +101,11 @@ def _mapped(what: str, before: Manifest, old: str | None, table: Mapping[str, st
     return table[old]
 
 
-def _require_signature(data: bytes, certificate: Certificate, where: str) -> None:
-    verification = signature.verify(data, certificate, where=where)
-    if not verification.holds:
-        raise BundleRefused(
-            f"{where}: {verification}",
-            hint="Give the certificate that the bundle was made with, or migrate it without one, on trust.",
-        )
-
-
 def _verify_result(written: bytes, wanted: Manifest, key: PrivateKey, where: str) -> None:
     again = manifest.read(written, where=f"{where}, migrated")
     if replace(again, signature="") != replace(manifest.as_written(wanted), signature=""):
         raise InternalError(f"{where}: the migrated manifest does not say what it should; nothing was changed")
-    if not signature.made_by(written, key):
+    if not signature.seen_by_all(written, key):
         raise InternalError(f"{where}: the migrated manifest's signature does not verify; nothing was changed")
 
 

@@ -30,6 +30,7 @@ _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+\Z")
 _NUMBER = re.compile(r"[0-9]{1,15}\Z")
 _WORD = re.compile(r"[!-~]{1,128}\Z")  # ids, devices, architectures: ASCII without spaces
 _LARGEST_SIZE = 64 << 40  # bytes; no cloud has a larger disk (EBS io2: 64 TiB)
+_MANIFEST = ".manifest.xml"
 _LONGEST_NAME = 255  # bytes: what file systems allow; object keys may be longer
 _LARGEST_CIPHERTEXT = 4096  # bytes: RSA with 32768 bits, which nobody has
 
@@ -211,6 +212,8 @@ class _Reader:
             why = "it names no file"
         elif "/" in name or "\\" in name:
             why = "it holds a directory; parts lie beside their manifest"
+        elif name.lower().endswith(_MANIFEST):
+            why = "it is a manifest's, which it would take the place of"
         elif not name.isprintable():
             why = "it holds a control or invisible character"
         elif len(name.encode()) > _LONGEST_NAME:

@@ -63,26 +63,29 @@ def signer(data: bytes, certificates: Iterable[Certificate], *, where: str = "th
     return next((verification for verification in found if verification.holds), None)
 
 
-def made_by(data: bytes, key: PrivateKey) -> bool:
+def made_by(data: bytes, key: PrivateKey, *, where: str = "the manifest") -> bool:
+    """Say whether `key` signed the manifest, in one reading at least. Raises BundleRefused as `verify` does."""
+    return any(_holds(data.decode(), reading.read(data, where=where).signature, key))
+
+
+def seen_by_all(data: bytes, key: PrivateKey, *, where: str = "the manifest") -> bool:
     """Say whether `key` signed the manifest so that every verifier sees it. Raises BundleRefused as `verify` does."""
-    claimed = reading.read(data, where="the manifest").signature
-    return claimed not in ("", UNSIGNED) and all(
-        signed is not None and key.verifies(bytes.fromhex(claimed), signed) for signed in _readings(data.decode())
-    )
+    return all(_holds(data.decode(), reading.read(data, where=where).signature, key))
 
 
 def _verify(text: str, claimed: str, certificate: Certificate) -> Verification:
+    raw, reserialised = _holds(text, claimed, certificate)
+    signed = claimed not in ("", UNSIGNED)
+    return Verification(certificate=certificate, signed=signed, raw=raw, reserialised=reserialised)
+
+
+def _holds(text: str, claimed: str, by: Certificate | PrivateKey) -> tuple[bool, bool]:
+    """Say whether the signature holds for the text as it stands, and for the text written again."""
     if claimed in ("", UNSIGNED):
-        return Verification(certificate=certificate, signed=False, raw=False, reserialised=False)
-    raw, reserialised = (
-        signed is not None and certificate.verifies(bytes.fromhex(claimed), signed) for signed in _readings(text)
-    )
-    return Verification(certificate=certificate, signed=True, raw=raw, reserialised=reserialised)
-
-
-def _readings(text: str) -> tuple[bytes | None, bytes | None]:
-    """Return what is signed by the text as it stands and by the text written again; None where that is not all."""
-    return _signed_text(text), _signed_text(markup.reserialised(text))
+        return False, False
+    texts = (_signed_text(text), _signed_text(markup.reserialised(text)))
+    raw, reserialised = (signed is not None and by.verifies(bytes.fromhex(claimed), signed) for signed in texts)
+    return raw, reserialised
 
 
 def sign(text: str, key: PrivateKey) -> str:

@@ -136,7 +136,7 @@ def test_what_is_no_certificate_is_refused(user, tmp_path) -> None:
 def test_a_key_of_another_certificate_is_an_error(user, other) -> None:
     user.certificate.require(user.key)
     assert not user.certificate.matches(other.key)
-    why = r"^the private key other\.key does not belong to the certificate user\.crt \(" + user.certificate.fingerprint
+    why = r"^the private key other\.key does not belong to user\.crt \(" + user.certificate.fingerprint
     with pytest.raises(UsageError, match=why):
         user.certificate.require(other.key)
 

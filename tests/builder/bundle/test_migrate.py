@@ -35,7 +35,7 @@ def test_every_tools_bundle_opens_with_the_new_clouds_key(made, user, cloud, oth
     assert after == manifests.as_written(kept)
     assert after.parts == before.parts
     assert after.version == "2007-10-10"
-    assert signature.made_by(written, key)
+    assert signature.seen_by_all(written, key)
 
 
 def test_what_is_not_named_stays(data, manifest: Manifest, user) -> None:
@@ -78,15 +78,15 @@ def test_a_bundle_may_change_hands(data, manifest: Manifest, content_key: Conten
 
 
 def test_a_new_user_must_hold_the_signing_key(data, user, other) -> None:
-    with pytest.raises(UsageError, match=r"user\.key does not belong to the certificate other\.crt"):
+    with pytest.raises(UsageError, match=r"user\.key does not belong to other\.crt"):
         migrate(data, Changes(user=other.certificate), user.key, where="x")
 
 
 def test_the_signature_is_verified_before(data, user, other) -> None:
     altered = data.replace(b"000100729354", b"000100729355")
-    with pytest.raises(BundleRefused, match=r"^x: not signed with user.crt .*, or altered since$"):
+    with pytest.raises(BundleRefused, match=r"^x: the manifest was altered after it was signed with user\.crt \("):
         migrate(altered, Changes(), user.key, where="x", signed_by=user.certificate)
-    with pytest.raises(BundleRefused, match=r"^x: not signed with other.crt"):
+    with pytest.raises(BundleRefused, match=r"^x: the manifest was signed by somebody else, not with other\.crt"):
         migrate(data, Changes(), user.key, where="x", signed_by=other.certificate)
     assert migrate(altered, Changes(), user.key, where="x")
 

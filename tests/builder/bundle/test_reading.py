@@ -126,6 +126,7 @@ HOSTILE = [
     ("img.part.1", "..\\img", r"part\[2\]/filename: .* it holds a directory"),
     ("img.part.1", "img&#10;part", r"part\[2\]/filename: 'img\\npart' is refused as a file name: it holds a control"),
     ("img.part.1", "img\u202egpj", r"part\[2\]/filename: .* it holds a control or invisible character"),
+    ("img.part.1", "img.Manifest.XML", r"part\[2\]/filename: .* it is a manifest's"),
     ("img.part.1", "é" * 128, "it is longer than 255 bytes"),
     ("img.part.1", "img.part.0", r"part\[2\]: the parts 0 and 1 have the same file name 'img.part.0'"),
     ("img.part.1</filename>", "img.part.1</filename><filename>x</filename>", r"filename\[2\]: it is there twice"),

@@ -49,7 +49,7 @@ def test_what_we_sign_holds_in_both_readings(manifest: Manifest, user, other) ->
     found = signature.verify(data, user.certificate)
     assert (found.signed, found.raw, found.reserialised, found.holds) == (True, True, True, True)
     assert str(found) == f"signed with user.crt ({user.certificate.fingerprint}); every verifier sees it"
-    assert signature.made_by(data, user.key)
+    assert signature.seen_by_all(data, user.key)
     not_theirs = signature.verify(data, other.certificate)
     assert (not_theirs.signed, not_theirs.raw, not_theirs.reserialised, not_theirs.holds) == (True, False, False, False)
     assert str(not_theirs).startswith("not signed with other.crt")
@@ -61,18 +61,20 @@ def test_the_old_tools_signatures_hold_where_they_should(made, user, tmp_path) -
     expected = made.expected["signature"]
     assert found.signed == (expected is not None)
     assert [name for name in ("raw", "reserialised") if getattr(found, name)] == (expected or [])
+    assert signature.made_by(made.data, user.key) == found.holds
+    assert signature.seen_by_all(made.data, user.key) == (found.raw and found.reserialised)
     if expected:
         assert openssl_verifies(made.data.decode(), user.certificate_file, tmp_path) == found.raw
     else:
         assert str(found) == "the manifest is not signed"
-        assert not signature.made_by(made.data, user.key)
 
 
 def test_each_reading_that_fails_is_told(manifest: Manifest, user) -> None:
     text = manifests.write(manifest, user.key).decode()
     doubled = text.replace("'", '"')
     assert "take the text as it stands refuse it" in str(signature.verify(doubled.encode(), user.certificate))
-    assert not signature.made_by(doubled.encode(), user.key)
+    assert signature.made_by(doubled.encode(), user.key)
+    assert not signature.seen_by_all(doubled.encode(), user.key)
     signed = signature.sign(doubled[: doubled.index("<signature>")], user.key)
     resigned = f"{doubled[: doubled.index('<signature>')]}<signature>{signed}</signature></manifest>"
     found = signature.verify(resigned.encode(), user.certificate)
