@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess  # noqa: TID251 - tests start emi as a user does
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import boto3  # noqa: TID251 - tests look at the cloud past emi
+import botocore.config  # noqa: TID251
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from builder.sandbox import lifecycle
+from builder.sandbox import audit, lifecycle
 
 ROOT = Path(__file__).parent.parent
 EMI = Path(sys.executable).parent / "emi"
@@ -189,6 +193,94 @@ def tiny_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _tool(*command: str | Path) -> None:
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PATH": path})
+
+
+@pytest.fixture(scope="session")
+def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raw file of 8 MiB that is known as an ext4 by its magic, 2.5 MiB of it data; a bundle of it has six parts of
+    512 KiB."""
+    path, numbers = tmp_path_factory.mktemp("root") / "root.img", random.Random(5)
+    with open(path, "wb") as file:
+        file.truncate(8 * MIB)
+        file.seek(0x438)
+        file.write(b"\x53\xef")
+        for start in (MIB, 3 * MIB, 6 * MIB + 4096):
+            file.seek(start)
+            file.write(numbers.randbytes(MIB * 5 // 6))
+    return path
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What one of emi's sandboxes holds of bundles, seen with boto3 and the list of calls made."""
+
+    endpoint: lifecycle.Endpoint
+
+    def client(self, service: str) -> Any:
+        """Return a client of boto3."""
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint.service(service),
+            region_name=self.endpoint.region,
+            aws_access_key_id=self.endpoint.access_key,
+            aws_secret_access_key=self.endpoint.secret_key,
+            config=botocore.config.Config(
+                s3={"addressing_style": "path"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def objects(self, bucket: str) -> dict[str, dict[str, str]]:
+        """Return the metadata of every object in the bucket, by key; of a bucket that there is not, nothing."""
+        s3 = self.client("s3")
+        try:
+            listed = s3.list_objects(Bucket=bucket).get("Contents", ())
+        except s3.exceptions.ClientError:
+            return {}
+        return {one["Key"]: s3.head_object(Bucket=bucket, Key=one["Key"])["Metadata"] for one in listed}
+
+    def unfinished(self, bucket: str) -> list[Any]:
+        """Return the multipart uploads that nobody completed."""
+        return list(self.client("s3").list_multipart_uploads(Bucket=bucket).get("Uploads", ()))
+
+    def parts_named(self, bucket: str, key: str) -> list[str]:
+        """Return the file names that a manifest in the bucket lists."""
+        text = self.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+        return re.findall("<filename>([^<]*)</filename>", text)
+
+    def remove(self, bucket: str) -> None:
+        """Delete the bucket with all that is in it: an account may have only so many."""
+        s3 = self.client("s3")
+        for key in self.objects(bucket):
+            s3.delete_object(Bucket=bucket, Key=key)
+        s3.delete_bucket(Bucket=bucket)
+
+    def images(self, name: str) -> list[dict[str, Any]]:
+        """Return our images of that name."""
+        found = self.client("ec2").describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": [name]}])
+        return list(found["Images"])
+
+    def position(self) -> int:
+        """Return where the list of calls ends now."""
+        return audit.position(self.endpoint.directory)
+
+    def calls_since(self, position: int, *, succeeded: bool = True) -> Counter[str]:
+        """Count the calls made since a position of the list, those that succeeded or all."""
+        made = audit.read_calls(self.endpoint.directory, start=position)
+        return Counter(f"{call.service}:{call.action}" for call in made if call.status < 300 or not succeeded)
+
+
+@pytest.fixture
+def shelf(emi: Emi) -> Iterator[Callable[[str], Shelf]]:
+    """How to look into emi's sandbox of a personality, `aws` or `eucalyptus`; it is stopped afterwards."""
+
+    def look(personality: str) -> Shelf:
+        directory = emi.home / ("sandbox" if personality == "aws" else f"sandbox-{personality}")
+        return Shelf(lifecycle.start(directory, personality=personality))
+
+    yield look
+    lifecycle.stop(emi.home / "sandbox-eucalyptus")
 
 
 @pytest.fixture(scope="session")
