@@ -1,6 +1,6 @@
 """Reads manifests of every tool that wrote them, and refuses every one that two readers could understand differently.
 
-Dialects, as their writers' sources have them: euca2ools 1.3 to 3.4, ec2-ami-tools 1.3 to 1.5, and the older versions
+Dialects, as their writers' sources have them: euca2ools 1.3 to 3.4, ec2-ami-tools to 1.5, and the older versions
 2007-08-29 (written `20070829` too) and 3, which know no type, mappings or ids. They differ in quotes, in the order of
 elements, in white space and in what is empty; none of that matters here. No tool ever wrote the words that euca2ools 3
 look for (`block_device_mappings`, `productcodes`), so these are refused like all that is unknown: a reader that passes
