@@ -1,0 +1,231 @@
+"""A bundle into a bucket: each part once, the manifest last, and never over what another put there."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.cloud import bundles
+from builder.cloud.api import Call
+from builder.cloud.bundles import Delivery, Destination, Item, Marks
+from builder.cloud.s3 import S3
+from builder.cloud.settings import Settings
+from builder.errors import CloudConflict, CloudDenied, CloudFailed
+
+ACL = "aws-exec-read"
+EXEC = "6aa5a366c34c1cbe25dc49211496e913e0351eb0e8c37aa3477e40942ec6b97c"  # whom that ACL lets read
+
+
+@dataclass
+class Bench:
+    """A bucket of its own, files of a bundle, and a client whose calls are counted and may be preceded by others."""
+
+    settings: Settings
+    place: Path
+    bucket: str = field(default_factory=lambda: f"emi-{secrets.token_hex(6)}")
+    calls: Counter[str] = field(default_factory=Counter)
+    before: dict[tuple[str, int], Callable[[], object]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.s3 = S3(self.settings, on_call=self._notice)
+        self.other = S3(self.settings)  # somebody else, or our eyes
+
+    def _notice(self, call: Call) -> None:
+        self.calls[call.action] += 1
+        self.before.get((call.action, self.calls[call.action]), lambda: None)()
+
+    def item(self, name: str, data: bytes, *, algorithm: str = "sha1") -> Item:
+        path = self.place / secrets.token_hex(8)
+        path.write_bytes(data)
+        digest = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
+        return Item(name=name, path=path, size=len(data), digest=f"{algorithm}:{digest}")
+
+    def parts(self, count: int, seed: int = 1) -> list[Item]:
+        numbers = random.Random(seed)
+        return [self.item(f"x.part.{index:02}", numbers.randbytes(1000 + index)) for index in range(count)]
+
+    def manifest(self, text: bytes = b"<manifest/>") -> Item:
+        return self.item("x.manifest.xml", text, algorithm="sha256")
+
+    def to(self, **changes: Any) -> Destination:
+        return replace(Destination(bucket=self.bucket, prefix="images/", manifest="x.manifest.xml"), **changes)
+
+    def delivery(self, *, claim: str = "mine", recipe: str = "ours", **changes: Any) -> Delivery:
+        made = Delivery(self.s3, self.to(**changes), Marks(claim=claim, recipe=recipe, run="run-1"), acl=ACL)
+        made.begin(None)
+        return made
+
+    def put(self, key: str, data: bytes = b"foreign", **metadata: str) -> None:
+        self.other.put(self.bucket, key, data, metadata=metadata)
+
+    def keys(self) -> list[str]:
+        return [found.key for found in self.other.objects(self.bucket)]
+
+
+@pytest.fixture
+def bench(sandbox, tmp_path) -> Bench:
+    return Bench(sandbox.settings, tmp_path)
+
+
+@pytest.mark.parametrize(("root", "where"), [(False, "images/"), (True, "")])
+def test_parts_go_first_the_manifest_last_and_each_says_whose_it_is(bench, root, where):
+    parts, manifest, delivery = bench.parts(20), bench.manifest(), bench.delivery(root=root)
+    assert delivery.send_all(parts) == 20
+    assert bench.keys() == [f"{where}{part.name}" for part in parts]
+    delivery.commit(manifest, {"mine"})
+    delivery.check(parts)
+    assert bench.calls == {
+        "HeadBucket": 1, "CreateBucket": 1, "ListObjects": 2, "PutObject": 21, "HeadObject": 1
+    }  # fmt: skip
+    for name, digest in ((f"{where}x.part.00", parts[0].digest), ("images/x.manifest.xml", manifest.digest)):
+        found = bench.other.head(bench.bucket, name)
+        assert found.metadata == {
+            "emi-digest": digest, "emi-acl": ACL, "emi-claim": "mine", "emi-recipe": "ours", "emi-run": "run-1",
+            "emi-manifest": "images/x.manifest.xml",
+        }  # fmt: skip
+        granted = bench.other.call("GetObjectAcl", Bucket=bench.bucket, Key=name)["Grants"]
+        assert {(one["Permission"], one["Grantee"]["ID"]) for one in granted} >= {("READ", EXEC)}
+    assert list(bench.other.uploads(bench.bucket)) == []
+
+
+def test_what_is_there_is_not_sent_again_and_gets_its_acl(bench):
+    parts = bench.parts(5)
+    bench.delivery().send_all(parts[:2])
+    bench.put(f"images/{parts[2].name}", parts[2].path.read_bytes(), **{"emi-digest": parts[2].digest})
+    bench.calls.clear()
+    assert bench.delivery().send_all(parts) == 2
+    assert bench.calls == {"HeadBucket": 1, "ListObjects": 1, "HeadObject": 3, "PutObjectAcl": 1, "PutObject": 2}
+
+
+def test_an_empty_part_of_another_tools_bundle_travels_too(bench):
+    parts = [*bench.parts(1), bench.item("x.part.01", b"")]
+    delivery = bench.delivery()
+    assert delivery.send_all(parts) == 2
+    delivery.check(parts)
+
+
+@pytest.mark.parametrize(
+    ("marks", "words"),
+    [
+        ({}, "which something else than emi put there"),
+        ({"emi-recipe": "theirs", "emi-run": "r", "emi-manifest": "images/x.manifest.xml"}, "recipe theirs put there"),
+        ({"emi-recipe": "ours", "emi-run": "r", "emi-manifest": "images/y.manifest.xml"}, "recipe ours put there"),
+    ],
+)
+def test_a_part_of_another_is_never_replaced(bench, marks, words):
+    delivery = bench.delivery()
+    bench.put("images/x.part.00", **marks)
+    with pytest.raises(CloudConflict, match=words):
+        delivery.send_all(bench.parts(3))
+    assert bench.other.read(bench.bucket, "images/x.part.00") == b"foreign"
+
+
+def test_what_an_earlier_run_of_the_same_recipe_left_gives_way_but_not_to_what_is_sent_early(bench):
+    bench.delivery(claim="earlier").send_all(bench.parts(3, seed=1))
+    parts = bench.parts(3, seed=2)
+    early = bench.delivery()
+    early.list()
+    with pytest.raises(CloudConflict, match="recipe ours put there in run run-1"):
+        early.send(parts[0], replace=False)
+    delivery = bench.delivery()
+    assert delivery.send_all(parts) == 3
+    delivery.check(parts)
+
+
+def test_a_manifest_of_another_is_never_replaced_and_one_of_ours_is(bench):
+    delivery = bench.delivery()
+    bench.put("images/x.manifest.xml")
+    with pytest.raises(CloudConflict, match="exists already: the manifest of another bundle, which something else"):
+        delivery.commit(bench.manifest(), {"mine"})
+    bench.put("images/x.manifest.xml", b"older", **{"emi-claim": "mine before", "emi-recipe": "ours", "emi-run": "r"})
+    with pytest.raises(CloudConflict, match="which the recipe ours put there in run r"):
+        delivery.commit(bench.manifest(), {"mine"})
+    delivery.commit(bench.manifest(), {"mine", "mine before"})
+    assert bench.other.read(bench.bucket, "images/x.manifest.xml") == b"<manifest/>"
+    bench.calls.clear()
+    delivery.commit(bench.manifest(), {"mine"})
+    assert bench.calls == {"HeadObject": 1}
+
+
+def test_a_manifest_that_comes_between_our_looking_and_our_writing_is_kept(bench):
+    delivery = bench.delivery()
+    bench.before["PutObject", 1] = lambda: bench.put("images/x.manifest.xml")
+    with pytest.raises(CloudConflict, match="the manifest of another bundle"):
+        delivery.commit(bench.manifest(), {"mine"})
+    assert bench.other.read(bench.bucket, "images/x.manifest.xml") == b"foreign"
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda bench: bench.other.delete(bench.bucket, "images/x.part.01"), r"x\.part\.01 is gone"),
+        (lambda bench: bench.put("images/x.part.01", b"?" * 1001), r"x\.part\.01 holds other bytes"),
+        (lambda bench: bench.put("images/x.part.01", b"?"), r"x\.part\.01 holds other bytes"),
+    ],
+)
+def test_a_part_that_another_changed_meanwhile_is_found_out(bench, harm, words):
+    parts, delivery = bench.parts(3), bench.delivery()
+    delivery.send_all(parts)
+    delivery.commit(bench.manifest(), {"mine"})
+    harm(bench)
+    with pytest.raises(CloudFailed, match=words):
+        delivery.check(parts)
+
+
+def test_it_is_present_as_long_as_its_manifest_is_the_same_and_its_parts_are_listed(bench):
+    parts, manifest, delivery = bench.parts(3), bench.manifest(), bench.delivery()
+    delivery.send_all(parts)
+    keys = [f"images/{part.name}" for part in parts]
+    there = (bench.s3, bench.bucket, "images/x.manifest.xml", manifest.digest.removeprefix("sha256:"), keys)
+    assert not bundles.is_present(*there)
+    delivery.commit(manifest, {"mine"})
+    bench.calls.clear()
+    assert bundles.is_present(*there)
+    assert bench.calls == {"HeadObject": 1, "ListObjects": 1}
+    bench.other.put(bench.bucket, "images/x.manifest.xml", b"other", metadata={"emi-digest": ""})
+    assert not bundles.is_present(*there)  # without a digest it is read
+    bench.other.put(bench.bucket, "images/x.manifest.xml", b"<manifest/>", metadata={"emi-digest": ""})
+    assert bundles.is_present(*there)
+    bench.other.delete(bench.bucket, keys[1])
+    assert not bundles.is_present(*there)
+
+
+def test_what_is_discarded_goes_manifest_first_and_nothing_else_goes(bench):
+    parts, delivery = bench.parts(3), bench.delivery(root=True)
+    delivery.send_all(parts)
+    delivery.commit(bench.manifest(), {"mine"})
+    bench.delivery(recipe="theirs", manifest="y.manifest.xml", root=True).send_all([bench.item("x.part.99", b"theirs")])
+    bench.put("x.part.98")
+    marks = Marks(claim="mine", recipe="ours", run="another")
+    deleted: list[list[str]] = []
+    bench.before["DeleteObjects", 1] = lambda: deleted.append(bench.keys())
+    bundles.discard(bench.s3, bench.to(), marks)
+    assert deleted == [["x.part.00", "x.part.01", "x.part.02", "x.part.98", "x.part.99"]]
+    assert bench.keys() == ["x.part.98", "x.part.99"]
+    bundles.discard(bench.s3, bench.to(), marks)  # fine when it is gone
+
+
+def test_a_manifest_that_is_another_s_by_now_is_not_discarded(bench):
+    bench.delivery()
+    bench.put("images/x.manifest.xml", **{"emi-claim": "theirs"})
+    bundles.discard(bench.s3, bench.to(), Marks(claim="mine", recipe="ours", run="r"))
+    assert bench.keys() == ["images/x.manifest.xml"]
+
+
+def test_not_implemented_is_told_as_the_missing_permission_that_it_is(script, tmp_path):
+    body = b"<Error><Code>NotImplemented</Code><Message>A header you provided implies functionality</Message></Error>"
+    server = script((200, {}, b"<ListBucketResult/>"), (501, {}, body))
+    bench = Bench(Settings(region="r", endpoint_url=server.url, access_key="a", secret_key="s"), tmp_path)
+    delivery = Delivery(bench.s3, bench.to(), Marks(claim="c", recipe="r", run="n"), acl=ACL)
+    with pytest.raises(CloudDenied, match="these credentials lack s3:PutObjectAcl") as caught:
+        delivery.send_all(bench.parts(1))
+    assert caught.value.hint == "Grant s3:PutObjectAcl to these credentials, then `emi resume`."
+    assert "A header you provided" in caught.value.message
