@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from builder.bundle import manifest as manifests
 from builder.bundle import signature
@@ -154,3 +156,41 @@ def test_spaces_around_the_signature_are_none_of_it(manifest: Manifest, user) ->
     data = manifests.write(replace(manifest, mappings=()), user.key)
     spaced = data.replace(b"<signature>", b"<signature >\n  ").replace(b"</signature>", b"\n</signature>")
     assert signature.verify(spaced, user.certificate).raw
+
+
+PIECES = [
+    "",
+    " ",
+    "\n",
+    "<image>",
+    "</image>",
+    "<image >",
+    "<machine_configuration>",
+    "</machine_configuration >",
+    "<kernel_id>eki-00000000</kernel_id>",
+    "<version>3</version>",
+    "<type>kernel</type>",
+    "<!-- -->",
+    "&#48;",
+    "'",
+    '"',
+]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tags=st.tuples(st.integers(0, 60), st.integers(0, 60)), pieces=st.tuples(*[st.sampled_from(PIECES)] * 2))
+def test_what_is_signed_is_what_is_read(tags, pieces, manifest: Manifest, user) -> None:
+    """Whatever is put between, after or instead of tags: refused, not signed, or of the meaning that was signed."""
+    data = manifests.write(manifest, user.key)
+    words = re.split("(<[^>]*>)", data.decode())
+    for at, piece in zip(tags, pieces, strict=True):
+        words[at % len(words)] = piece if at % 3 else words[at % len(words)] + piece
+    changed = "".join(words).encode()
+    try:
+        found = manifests.read(changed, where="x")
+    except BundleRefused:
+        return
+    if signature.verify(changed, user.certificate).holds:
+        before = manifests.read(data, where="x")
+        outside = {"bundler": before.bundler, "version": before.version, "signature": before.signature}
+        assert replace(found, **outside) == before
