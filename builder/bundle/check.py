@@ -80,7 +80,7 @@ def inspect(
     says = manifest.read(data, where=where)
     told = _Told([], [*_beyond_limits(data, says)], [])
     signed_by = _signature(data, says, certificates, where, told)
-    opened_by, key = _keys(says, private_key, told)
+    opened_by, key = _keys(says, private_key, signed_by, told)
     parts: tuple[PartFound, ...] = ()
     if open_part is None:
         told.unchecked.append("the parts: they were not looked at")
@@ -160,7 +160,9 @@ def _signature(
     return held
 
 
-def _keys(says: Manifest, private_key: PrivateKey | None, told: _Told) -> tuple[tuple[Reader, ...], ContentKey | None]:
+def _keys(
+    says: Manifest, private_key: PrivateKey | None, signed_by: Verification | None, told: _Told
+) -> tuple[tuple[Reader, ...], ContentKey | None]:
     both: tuple[tuple[Reader, Encrypted], ...] = (("user", says.for_user), ("cloud", says.for_cloud))
     told.remarks.extend(f"the key is not encrypted for the {who}: EC2 refuses it" for who, held in both if not held.key)
     if private_key is None:
@@ -169,7 +171,7 @@ def _keys(says: Manifest, private_key: PrivateKey | None, told: _Told) -> tuple[
     opened = {who: key for who, held in both if (key := keys.opened(held, private_key))}
     if not opened:
         try:
-            keys.decrypt(says, private_key)
+            keys.decrypt(says, private_key, fitting=signed_by.certificate if signed_by else None)
         except BundleRefused as error:
             told.problems.append(error.message)
     return tuple(opened), next(iter(opened.values()), None)

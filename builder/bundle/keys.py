@@ -46,7 +46,7 @@ def decrypt(manifest: Manifest, private_key: PrivateKey, *, fitting: Certificate
     elif private_key.bits not in lengths:
         sizes = " and ".join(f"{bits} bits" for bits in sorted(lengths))
         why = f"it has {private_key.bits} bits, the bundle's key is encrypted for {sizes}"
-    right = f"; the one that belongs to {fitting.where} ({fitting.fingerprint}) fits" if fitting else ""
+    right = f"; the one that belongs to {fitting.where} ({fitting.fingerprint}) should" if fitting else ""
     raise BundleRefused(
         f"the private key {private_key.where} does not open the bundle {manifest.name}: {why}{right}",
         hint="Give the private key of the certificate that the bundle was made with, or the cloud's.",

@@ -62,7 +62,7 @@ def test_a_wrong_key_is_named_and_the_right_one_if_it_is_known(manifest: Manifes
     assert refusal.value.message == (
         "the private key other.key does not open the bundle debian-12.img: neither user_encrypted_* nor "
         "ec2_encrypted_* hold 32 hex digits for it; "
-        f"the one that belongs to user.crt ({user.certificate.fingerprint}) fits"
+        f"the one that belongs to user.crt ({user.certificate.fingerprint}) should"
     )
 
 

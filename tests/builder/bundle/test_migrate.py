@@ -101,7 +101,7 @@ def test_an_unsigned_one_is_migrated_only_on_trust(manifest: Manifest, user) -> 
 def test_a_key_that_does_not_open_it_is_refused(data, user, other) -> None:
     fingerprint = user.certificate.fingerprint
     with pytest.raises(
-        BundleRefused, match=rf"other\.key does not open .*; the one .* user\.crt \({fingerprint}\) fits"
+        BundleRefused, match=rf"other\.key does not open .*; the one .* user\.crt \({fingerprint}\) should"
     ):
         migrate(data, Changes(cloud=other.certificate), other.key, where="x", signed_by=user.certificate)
 
