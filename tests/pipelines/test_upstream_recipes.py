@@ -143,7 +143,8 @@ def test_a_checksum_file_without_the_image_stops_the_plan(
 
 
 def test_every_recipe_is_planned_by_some_test() -> None:
-    elsewhere = {"debian-12", "partition-image"}  # run whole: tests/conftest.py, tests/boot/test_partition_image.py
+    # Run whole: tests/conftest.py, tests/boot/test_partition_image.py, test_instance_store.py.
+    elsewhere = {"debian-12", "partition-image", "coreos-instance-store", "ubuntu-instance-store"}
     assert {path.stem for path in RECIPES.iterdir()} == {publisher.recipe for publisher in PUBLISHERS} | elsewhere
 
 
