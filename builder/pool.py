@@ -155,71 +155,28 @@ class Worker:
             call()
 
 
-class Follower(Generic[Item]):
-    """One thread that calls `work(item)` for each item, in order; it holds up whoever gets too far ahead of it.
+class Beside(Background[Result]):
+    """One call that runs beside a block and never outlives it: `work(stopped)` asks now and then whether to stop.
 
-    As a context manager it waits at the block's end until all is done; when the block raises, what has not begun is
-    dropped. What `work` raises ends the thread, and is raised by the next `put` or at the block's end.
+    At the block's end it is waited for, and what it raised is raised. When the block itself raises, the call is told to
+    stop, waited for, and whatever becomes of it is forgotten.
     """
 
-    def __init__(self, work: Callable[[Item], object], *, room: int) -> None:
-        self._work = work
-        self._room = room
-        self._waiting: deque[tuple[Item, int] | None] = deque()
-        self._weight = 0  # of all that is not done
-        self._broken = False  # by an exception
-        self._changed = threading.Condition()
-        self._background = Background(self._serve)
-
-    def put(self, item: Item, weight: int = 1) -> None:
-        """Have `work(item)` called; wait first while that would bring the weight of all that is not done over `room`.
-
-        An item heavier than `room` waits until it is alone.
-        """
-        with self._changed:
-            while self._weight and self._weight + weight > self._room and not self._broken:
-                self._changed.wait()
-            self._weight += weight
-            self._waiting.append((item, weight))
-            self._changed.notify_all()
-        if self._broken:
-            self._background.result()
+    def __init__(self, work: Callable[[Callable[[], bool]], Result]) -> None:
+        self._stop = threading.Event()
+        super().__init__(lambda: work(self._stop.is_set))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._changed:
-            if kind is not None:
-                self._waiting.clear()
-            self._waiting.append(None)
-            self._changed.notify_all()
         try:
-            self._background.result()
+            if kind is not None:
+                self._stop.set()
+            self.result()
         except BaseException:
             if kind is None:  # else the block's own error is told
                 raise
-
-    def _serve(self) -> None:
-        try:
-            while (given := self._take()) is not None:
-                item, weight = given
-                self._work(item)
-                del item, given  # what waits for the next must not keep the last in memory
-                with self._changed:
-                    self._weight -= weight
-                    self._changed.notify_all()
-        except BaseException:
-            with self._changed:
-                self._broken = True
-                self._changed.notify_all()
-            raise
-
-    def _take(self) -> tuple[Item, int] | None:
-        with self._changed:
-            while not self._waiting:
-                self._changed.wait()
-            return self._waiting.popleft()
 
 
 # Locks and per-thread values are handed out here, so that nobody else needs the threading module.

@@ -1,10 +1,10 @@
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 import pytest
 
-from builder.pool import Background, Follower, Local, Worker, drain, in_order
+from builder.pool import Background, Beside, Local, Worker, drain, in_order
 
 
 def test_a_worker_makes_every_call_in_one_thread_and_in_order():
@@ -105,80 +105,33 @@ def test_drain_raises_what_the_items_raise():
     assert seen == [1]
 
 
-def test_a_follower_does_all_in_order_before_its_block_ends():
-    seen: list[int] = []
-    with Follower(seen.append, room=3) as follower:
-        for number in range(1000):
-            follower.put(number)
-    assert seen == list(range(1000))
+def test_what_runs_beside_a_block_is_done_when_it_ends():
+    gate: SimpleQueue[str] = SimpleQueue()
+    with Beside(lambda stopped: (gate.get(), stopped())) as beside:
+        assert not beside.done()
+        gate.put("done")
+    assert beside.done()
+    assert beside.result() == ("done", False)
 
 
-def test_a_follower_holds_up_whoever_would_get_too_far_ahead():
-    gate: SimpleQueue[None] = SimpleQueue()
-    with Follower(lambda _: gate.get(), room=10) as follower:
-        follower.put("heavier than there is room", 50)
-        second = Background(lambda: follower.put("light", 4))
-        with pytest.raises(TimeoutError):
-            second.result(0.05)
-        gate.put(None)
-        second.result(10)
-        follower.put("fits beside it", 6)
-        third = Background(lambda: follower.put("one too many"))
-        with pytest.raises(TimeoutError):
-            third.result(0.05)
-        for _ in range(3):
-            gate.put(None)
-        third.result(10)
+def test_what_it_raises_is_raised_at_the_blocks_end():
+    with pytest.raises(ZeroDivisionError), Beside(lambda stopped: 1 // 0):
+        pass
 
 
-def test_what_a_follower_raises_reaches_who_puts_and_never_leaves_them_waiting():
-    def work(number: int) -> None:
-        if number == 3:
-            raise ZeroDivisionError
+@pytest.mark.parametrize("ends", [lambda: None, lambda: 1 // 0], ids=["it returns", "it raises"])
+def test_when_the_block_raises_it_is_stopped_and_waited_for(ends):
+    seen: list[str] = []
 
-    def give() -> None:
-        with Follower(work, room=2) as follower:
-            for number in range(1000):
-                follower.put(number)
-                put.append(number)
+    def work(stopped: Callable[[], bool]) -> None:
+        while not stopped():
+            time.sleep(0.001)
+        seen.append("stopped")
+        ends()
 
-    put: list[int] = []
-    with pytest.raises(ZeroDivisionError):
-        give()
-    assert len(put) < 1000
-
-
-def test_what_a_follower_raises_last_is_raised_at_the_blocks_end():
-    with pytest.raises(ZeroDivisionError), Follower(lambda _: 1 // 0, room=2) as follower:
-        follower.put("the only one")
-
-
-def test_a_follower_drops_what_waits_when_its_block_raises():
-    seen: list[int] = []
-    begun: SimpleQueue[None] = SimpleQueue()
-    gate: SimpleQueue[None] = SimpleQueue()
-
-    def work(number: int) -> None:
-        seen.append(number)
-        begun.put(None)
-        gate.get()
-
-    def open_gate() -> None:
-        time.sleep(0.1)  # until the block has raised
-        for _ in range(50):
-            gate.put(None)
-
-    def give() -> None:
-        with Follower(work, room=100) as follower:
-            for number in range(50):
-                follower.put(number)
-            begun.get()
-            Background(open_gate)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        give()
-    assert len(seen) < 50
+    with pytest.raises(KeyboardInterrupt), Beside(work):
+        raise KeyboardInterrupt
+    assert seen == ["stopped"]
 
 
 def test_an_order_that_is_closed_takes_no_more_and_waits_for_what_is_in_flight():
