@@ -44,7 +44,9 @@ class _Entry(BaseModel):
     session_token: SecretStr | None = Field(default=None, description="of credentials that expire")
     profile: str | None = Field(default=None, min_length=1, description="the AWS profile that has the keys instead")
     ca_file: str | None = Field(default=None, description="certificate authorities to trust in place of the system's")
-    account: str | None = Field(default=None, pattern=r"\d{12}|\d{4}-\d{4}-\d{4}", description="the account's number")
+    account: str | None = Field(
+        default=None, pattern=r"^([0-9]{12}|[0-9]{4}-[0-9]{4}-[0-9]{4})$", description="the account's number"
+    )
     user_certificate: str | None = Field(default=None, description="the user's X.509 certificate (PEM) for bundles")
     private_key: str | None = Field(default=None, description="the private key (PEM) that belongs to it")
     cloud_certificate: str | None = Field(default=None, description="the cloud's certificate (PEM) for bundles")
@@ -64,7 +66,7 @@ class AwsEntry(_Entry):
 
     kind: Literal["aws"]
     region: str | None = Field(default=None, min_length=1, description="the region; the profile's when left out")
-    endpoint: str | None = Field(default=None, pattern="https?://.+", description="one URL of all services; AWS's own")
+    endpoint: str | None = Field(default=None, pattern="^https?://.+", description="one URL of all services; AWS's own")
 
 
 class Endpoints(BaseModel):
@@ -72,11 +74,11 @@ class Endpoints(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    ec2: str = Field(pattern="https?://.+", description="compute")
-    s3: str | None = Field(default=None, pattern="https?://.+", description="object storage, or Walrus")
-    iam: str | None = Field(default=None, pattern="https?://.+", description="Euare")
-    sts: str | None = Field(default=None, pattern="https?://.+", description="Tokens")
-    bootstrap: str | None = Field(default=None, pattern="https?://.+", description="Empyrean")
+    ec2: str = Field(pattern="^https?://.+", description="compute")
+    s3: str | None = Field(default=None, pattern="^https?://.+", description="object storage, or Walrus")
+    iam: str | None = Field(default=None, pattern="^https?://.+", description="Euare")
+    sts: str | None = Field(default=None, pattern="^https?://.+", description="Tokens")
+    bootstrap: str | None = Field(default=None, pattern="^https?://.+", description="Empyrean")
 
 
 class EucalyptusEntry(_Entry):
@@ -84,11 +86,13 @@ class EucalyptusEntry(_Entry):
 
     kind: Literal["eucalyptus"]
     domain: str | None = Field(
-        default=None, pattern=r"[A-Za-z0-9.-]+", description="its DNS domain: services are https://NAME.DOMAIN:8773/"
+        default=None, pattern=r"^[A-Za-z0-9.-]+$", description="its DNS domain: services are https://NAME.DOMAIN:8773/"
     )
     endpoints: Endpoints | None = Field(default=None, description="the services' URLs, in the place of `domain`")
     region: str = Field(default=REGION, min_length=1, description="its region's name")
-    release: str | None = Field(default=None, pattern=r"v?\d+(\.\d+){0,3}", description="such as '4.4' or '5.1.0'")
+    release: str | None = Field(
+        default=None, pattern=r"^v?[0-9]{1,3}(\.[0-9]{1,3}){0,3}$", description="such as '4.4' or '5.1.0'"
+    )
     verify: bool = Field(default=True, description="whether to verify certificates; leave it be")
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from builder.cloud.s3 import S3
 from builder.cloud.settings import Settings
 from builder.cloud.wait import Patience, wait_until
 from builder.crashpoint import reach
-from builder.errors import CloudConflict, CloudNotFound, CloudTrouble
+from builder.errors import CloudConflict, CloudError, CloudNotFound, CloudTrouble
 from builder.progress import SILENT, Progress, Sparing
 from builder.retry import retrying
 
@@ -119,6 +119,10 @@ class Ec2:
         except CloudNotFound:
             return None
 
+    def images_of(self, owner: str, image_type: str) -> Sequence[ImageRecord]:
+        """Return the images of an account (an id, or EC2's words `amazon`, `self`) of a type that we may use."""
+        return self._images(Owners=[owner], Filters=filters("image-type", image_type))
+
     def deregister_image(self, image_id: str) -> None:
         """Deregister it; fine when it is gone already."""
         try:
@@ -173,11 +177,20 @@ class Ec2:
                 if self._settles(uses):
                     raise CloudTrouble(f"{error.message}, perhaps not yet: it is new to us") from error
                 raise
+            except CloudError as error:
+                meant = self._meant(error)
+                if meant is error:
+                    raise
+                raise meant from error
             reach(after)
             return answer
 
         deadline = limits().retry if self._retry is None else self._retry
         return retrying(attempt, deadline=deadline, attempts=_ATTEMPTS, progress=self._progress)
+
+    def _meant(self, error: CloudError) -> CloudError:
+        """Return what a refusal means, where this cloud says it otherwise than AWS does."""
+        return error
 
     def _know(self, resource: str) -> None:
         self._known.setdefault(resource, time.monotonic())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from builder.bundle.limits import LARGEST_IMAGE_EUCALYPTUS
-from builder.cloud import records
+from builder.cloud import records, registration
 from builder.cloud.api import Call, Capabilities, ImageRecord, ImageSpec, Lack, Rule
 from builder.cloud.claims import TAG, Claim, taken_by
 from builder.cloud.ec2 import Ec2
@@ -59,8 +59,6 @@ _FIELDS = frozenset(
         "VirtualizationType",
     }
 )
-# Hints to EC2's hardware, which are nothing where that hardware is not; all else that is not known is refused.
-_MEANINGLESS = frozenset({"EnaSupport", "ImdsSupport", "TagSpecifications"})
 
 
 def capabilities(release: Release) -> Capabilities:
@@ -180,8 +178,6 @@ class Eucalyptus(Ec2):
             if TAG in holder.tags or not made_of(holder, spec):
                 raise taken_by(holder) from error
             image_id = holder.image_id
-        except CloudError as error:
-            raise _explained(error, spec) from error
         self._know(image_id)
         tags = records.tag_list({**spec.tags, TAG: claim.token})
         self._call("ec2", "CreateTags", (image_id,), Resources=[image_id], Tags=tags)
@@ -212,6 +208,14 @@ class Eucalyptus(Ec2):
         self._capabilities.require(Call("ebs", action))
         raise AssertionError(f"ebs:{action} is among what Eucalyptus lacks")
 
+    def _meant(self, error: CloudError) -> CloudError:
+        for words, hint in _CAUSES if error.message.startswith("ec2:") else ():
+            if re.search(words, error.message, re.IGNORECASE):
+                meant = (CloudError if error.retryable else type(error))(error.message, hint=hint)
+                meant.code = error.code
+                return meant
+        return error
+
     def _ask_account(self) -> str:
         """Return the account's number, by whichever call this release and these credentials allow."""
 
@@ -233,24 +237,16 @@ class Eucalyptus(Ec2):
                 raise error from later
 
     def _registration(self, claim: Claim, spec: ImageSpec) -> Mapping[str, Any]:
-        """Return the request of RegisterImage, with every default of Eucalyptus' that is not EC2's overruled."""
-        if not self._capabilities.image_name.admits(spec.name):
-            raise UsageError(f"{spec.name!r} cannot be an image's name: Eucalyptus takes {_NAME.words}")
+        """Return the request of RegisterImage, with every default of Eucalyptus' that is not EC2's overruled.
+
+        What it does not know is left out: tags, and hints to EC2's hardware; what would decide something is refused.
+        """
+        registration.require(spec, self._capabilities)
         request = records.registration(claim, spec)
         if spec.image_location is None:
             request.setdefault("RootDeviceName", _ROOT)
             request.setdefault("Architecture", "x86_64")  # it would say i386
             request.setdefault("VirtualizationType", "hvm")  # it would say paravirtual, and want a kernel
-        _check_devices(spec)
-        if spec.architecture not in (None, *self._capabilities.architectures):
-            raise UsageError(f"Eucalyptus has no machines of the architecture {spec.architecture}")
-        if request.get("BootMode") == "legacy-bios":
-            del request["BootMode"]  # as all its machines boot
-        for name in request.keys() - _FIELDS - _MEANINGLESS:
-            raise UsageError(
-                f"Eucalyptus' RegisterImage takes no {name}",
-                hint="Leave that option out of the step `register` for this cloud.",
-            )
         return {name: value for name, value in request.items() if name in _FIELDS}
 
 
@@ -262,40 +258,19 @@ def made_of(image: ImageRecord, spec: ImageSpec) -> bool:
     return bool(wanted) and list(image.snapshot_ids) == wanted
 
 
-def _check_devices(spec: ImageSpec) -> None:
-    """Raise UsageError for a device that Eucalyptus would refuse, or attach where no guest looks for it."""
-    for device in spec.block_devices:
-        if not _DEVICE.admits(device.device_name):
-            raise UsageError(f"{device.device_name!r} is no device name for Eucalyptus: it takes {_DEVICE.words}")
-        if spec.image_location is not None and not device.virtual_name:
-            raise UsageError(
-                f"{device.device_name}: an instance-store image of Eucalyptus has no EBS volumes",
-                hint="Attach the volume when an instance runs; or use an `ephemeral0`.",
-            )
-    ephemeral = [device for device in spec.block_devices if re.fullmatch("ephemeral[0-3]", device.virtual_name or "")]
-    if spec.image_location is not None and len(ephemeral) > 1:
-        raise UsageError("an instance-store image of Eucalyptus has at most one ephemeral volume")
-    if spec.root_device_name is not None and not _DEVICE.admits(spec.root_device_name):
-        raise UsageError(f"{spec.root_device_name!r} is no root device for Eucalyptus: call it {_ROOT}")
-
-
+# Sentences of Eucalyptus' ImageManager, Images and binding. It throws them without a code of their own, so that most
+# come as InternalFailure with status 500, which elsewhere would be worth another attempt.
+_WRONG = (
+    "Invalid image location|Unknown virtualization-type|No enum constant|Invalid request|Device name|"
+    "block device mapping|Volume size for|ephemeral device|assigned multiple times"
+)
 _CAUSES: Sequence[tuple[str, str]] = (
-    (
-        "Manifest is not accessible",
-        "The manifest's <user> must be the account of these credentials: bundle it for that.",
-    ),
+    ("Manifest is not accessible", "The manifest's <user> must be the account of these credentials: bundle it anew."),
     (
         "Failed to read manifest",
         "The manifest and its parts need the ACL aws-exec-read; the step `upload` and `emi upload` set it.",
     ),
+    ("Only administrators can register", "Use an administrator's keys, or a kernel and ramdisk that are there."),
+    ("Failed to bind the following fields", "This release does not take that parameter; please report it."),
+    (_WRONG, "Correct the step `register`, then `emi resume`."),
 )
-
-
-def _explained(error: CloudError, spec: ImageSpec) -> CloudError:
-    """Return the error with what to do about it, where Eucalyptus' own words hide that."""
-    for words, hint in _CAUSES:
-        if spec.image_location is not None and words.lower() in error.message.lower():
-            explained = type(error)(f"{error.message}: {spec.image_location}", hint=hint)
-            explained.code = error.code
-            return explained
-    return error

@@ -17,7 +17,7 @@ class Release:
     @classmethod
     def parse(cls, text: str) -> Release:
         """Return the release of `4.4`, `v4.4.6` or `5`. Raises UsageError."""
-        if not re.fullmatch(r"v?\d{1,3}(\.\d{1,3}){0,3}", text):
+        if not re.fullmatch(r"v?[0-9]{1,3}(\.[0-9]{1,3}){0,3}", text):
             raise UsageError(f"{text!r} is no release of Eucalyptus; write it as 4.4 or 5.1.0")
         return cls(tuple(map(int, text.removeprefix("v").split("."))))
 
