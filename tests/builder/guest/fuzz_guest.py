@@ -1,21 +1,20 @@
 """Feed mutated bytes to the parsers of files inside guests.
 
-    python fuzz_guest.py SECONDS [SEED] [FILE]
+    PYTHONPATH=. python tests/builder/guest/fuzz_guest.py SECONDS [SEED] [FILE]
 
-As tests/builder/image/fuzz_qcow2.py does for images. The promise: an initramfs is read or refused by FormatRefused, a
-boot loader's file is edited once and for all or refused by GuestError; no other exception, no large memory, no hang.
-The first byte chooses the parser.
+As tests/builder/image/fuzz_qcow2.py does for images (tests/fuzzing.py says how). The promise: an initramfs is read or
+refused by FormatRefused, a boot loader's file is edited once and for all or refused by GuestError; no other exception,
+no large memory, no hang. The first byte chooses the parser.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
-import tempfile
-from pathlib import Path
 
 import archives
 import atheris
+
+from tests import fuzzing
 
 with atheris.instrument_imports(include=["builder.guest"]):
     from builder.errors import FormatRefused, GuestError
@@ -25,8 +24,6 @@ with atheris.instrument_imports(include=["builder.guest"]):
     from builder.guest.facts import Filesystem
     from builder.guest.kernel_arguments import Wish
 
-MEMORY = 400  # MiB of resident memory, Python and instrumentation included
-SLOW = 10  # seconds for one input
 LIMITS = initramfs.Limits(unpacked=16 << 20, names=1000, name_bytes=100_000)
 
 
@@ -114,20 +111,5 @@ def edit_twice(number: int, data: bytes) -> None:
         assert again.data == once.data, (once, again)
 
 
-def main(seconds: int, seed: int) -> None:
-    """Fuzz for so long; does not return."""
-    with contextlib.ExitStack() as stack:
-        seeds = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emi-fuzz-")))
-        for number, data in enumerate(corpus()):
-            one_input(data)
-            (seeds / f"{number:02}").write_bytes(data)
-        limits = [f"-max_total_time={seconds}", f"-rss_limit_mb={MEMORY}", f"-timeout={SLOW}", "-max_len=20000"]
-        atheris.Setup([sys.argv[0], f"-seed={seed}", *limits, "-print_final_stats=1", str(seeds)], one_input)
-        atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        one_input(Path(sys.argv[3]).read_bytes())
-    else:
-        main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+    fuzzing.main(one_input, corpus(), longest=20_000)

@@ -1,23 +1,23 @@
 """Feed mutated images to every parser of ours that reads untrusted bytes.
 
-    python fuzz_qcow2.py SECONDS [SEED] [FILE]
+    PYTHONPATH=. python tests/builder/image/fuzz_qcow2.py SECONDS [SEED] [FILE]
 
 Runs coverage-guided (atheris) for SECONDS from a small corpus made here; with FILE, tries that one input. The promise:
 a file is read, or refused by FormatRefused, InputError or HostError; no other exception, no large memory, no hang.
-Ends with status 0 and says how many inputs were tried (number_of_executed_units); anything else is a defect, and the
-input lies in ./crash-*.
+tests/fuzzing.py says how it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import struct
-import sys
 import tempfile
 import zlib
 from pathlib import Path
 
 import atheris
+
+from tests import fuzzing
 
 with atheris.instrument_imports(include=["builder.image"]):
     from builder.errors import FormatRefused, HostError, InputError
@@ -28,8 +28,6 @@ with atheris.instrument_imports(include=["builder.image"]):
     from builder.image.raw import RawReader
     from builder.image.reader import open_image
 
-MEMORY = 400  # MiB of resident memory, Python and instrumentation included
-SLOW = 10  # seconds for one input
 READS = 16  # extents read of each image
 CLUSTER = 512
 
@@ -128,20 +126,5 @@ def one_input(data: bytes) -> None:
     look(data)
 
 
-def main(seconds: int, seed: int) -> None:
-    """Fuzz for so long; does not return."""
-    seeds = Path(_directory.name) / "corpus"
-    seeds.mkdir()
-    for number, data in enumerate(corpus()):
-        one_input(data)
-        (seeds / f"{number:02}").write_bytes(data)
-    limits = [f"-max_total_time={seconds}", f"-rss_limit_mb={MEMORY}", f"-timeout={SLOW}", "-max_len=200000"]
-    atheris.Setup([sys.argv[0], f"-seed={seed}", *limits, "-print_final_stats=1", str(seeds)], one_input)
-    atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        one_input(Path(sys.argv[3]).read_bytes())
-    else:
-        main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+    fuzzing.main(one_input, corpus(), longest=200_000)
