@@ -18,6 +18,7 @@ from builder.errors import BundleRefused
 
 BLANK = " \t\r\n"
 _DEEPEST = 8  # manifest/machine_configuration/block_device_mapping/mapping/virtual is five
+_MOST = 200_000  # elements; with three for a part, 5 MiB of the shortest names hold 120 000
 _ENCODINGS = ("utf-8", "utf8", "ascii", "us-ascii")  # lxml declares ASCII, REXML and minidom nothing
 _TAG = re.compile(r"<(/?)([^\s/>]+)((?:\s+[^\s=/>]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*)\s*(/?)>")
 _ATTRIBUTE = re.compile(r"([^\s=]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
@@ -25,7 +26,7 @@ _TWO_READINGS = "what is signed and what is read could differ by it"
 _HOLLOW = re.compile(r"<([^\s/>]+)([^<>]*)></\1>")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Element:
     """One element; `text` is what stands before, between and after its children."""
 
@@ -74,6 +75,7 @@ class _Parse:
         self._where = where
         self._open: list[Element] = []
         self._root: Element | None = None
+        self._count = 0
 
     def run(self, data: bytes) -> Element:
         try:
@@ -118,6 +120,9 @@ class _Parse:
                 _refuse(self._where, f"{path[:200]} uses a namespace ({word[:40]!r}); manifests have none")
         if len(self._open) >= _DEEPEST:
             _refuse(self._where, f"{path[:200]} lies {len(self._open)} elements deep; no manifest does")
+        self._count += 1
+        if self._count > _MOST:
+            _refuse(self._where, f"more than {_MOST} elements, which no manifest of this size has")
         element = Element(name=name, path=path, place=self._place_of(name), attributes=attributes)
         if self._open:
             self._open[-1].children.append(element)

@@ -194,6 +194,7 @@ BYTES = [
     (b"<Error><Code>AccessDenied</Code></Error>", "Error: the root element is not <manifest>"),
     (GOOD.encode() + b" " * LARGEST_MANIFEST, "no cloud reads a manifest of more than 5242880"),
     (GOOD.encode()[:500], "not XML at line 1"),
+    (b"<manifest>" + b"<a/>" * 1_000_000 + b"</manifest>", "more than 200000 elements"),
     (b"<a>" * 100_000, "lies 8 elements deep; no manifest does"),
 ]
 
