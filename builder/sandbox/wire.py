@@ -303,10 +303,11 @@ class Request:
 
         A client that still waits for `100 Continue` may send its body or not: the connection ends with the answer.
         """
-        if self._expects and self.length:
+        streamed = self._environ.get("wsgi.input_terminated")
+        if self._expects and (self.length or streamed):
             self.hang_up()
             return
-        if self._environ.get("wsgi.input_terminated"):
+        if streamed:
             self._environ["wsgi.input"].drain()
             return
         while self._unread > 0 and (piece := self._environ["wsgi.input"].read(min(self._unread, _PIECE))):

@@ -12,7 +12,7 @@ AREA = "EC2 images"
 ROOT = "/dev/xvda"
 FOREIGN_SNAPSHOT, FOREIGN_IMAGE = "snap-0123456789abcdef0", "ami-0123456789abcdef0"
 MISSING = [
-    (AREA, "RegisterImage", "instance-store images (ImageLocation) and billing products: UnsupportedOperation"),
+    (AREA, "RegisterImage", "billing products: UnsupportedOperation"),
     (AREA, "DescribeImages", "watermarks, scan results, product codes: no image has any; the platform is always Linux"),
 ]
 
@@ -146,7 +146,6 @@ def test_a_name_at_the_same_time_is_given_once(ec2, wish, sandbox, together):
         ({"RootDeviceName": "/dev/sda1"}, "InvalidBlockDeviceMapping"),
         ({"RootDeviceName": ""}, "MissingParameter"),
         ({"BlockDeviceMappings": []}, "InvalidBlockDeviceMapping"),
-        ({"ImageLocation": "bucket/manifest.xml"}, "UnsupportedOperation"),
         ({"BillingProducts": ["bp-1"]}, "UnsupportedOperation"),
         ({"TagSpecifications": [{"ResourceType": "instance", "Tags": [{"Key": "a", "Value": "b"}]}]},
          "InvalidParameterValue"),

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from botocore.config import Config  # noqa: TID251 - the client that users bring
+from botocore.exceptions import ClientError  # noqa: TID251 - as above
 
 from builder.sandbox import lifecycle
 
@@ -73,6 +74,25 @@ def second(sandbox):
     clients = Clients(sandbox, aws_access_key_id=made.access_key, aws_secret_access_key=made.secret_key)
     clients.account = made.account
     return clients
+
+
+@pytest.fixture(scope="session")
+def eucalyptus_config():
+    """How boto3 speaks to Eucalyptus' object storage."""
+    return EUCALYPTUS
+
+
+@pytest.fixture(scope="session")
+def refusal():
+    """Return (code, status, message) of a call that must be refused."""
+
+    def run(call, **parameters):
+        with pytest.raises(ClientError) as caught:
+            call(**parameters)
+        answer = caught.value.response
+        return answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Message"]
+
+    return run
 
 
 @pytest.fixture

@@ -6,26 +6,18 @@ import re
 
 import pytest
 from botocore.config import Config  # noqa: TID251 - the client that users bring
-from botocore.exceptions import ClientError  # noqa: TID251 - as above
 
 AREA = "Eucalyptus: images"
 HVM = {"VirtualizationType": "hvm"}
 OLD = Config(signature_version="s3", s3={"addressing_style": "path"}, parameter_validation=False)
 
 
-def refusal(call, **parameters):
-    with pytest.raises(ClientError) as caught:
-        call(**parameters)
-    answer = caught.value.response
-    return answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Message"]
-
-
 def register(cloud, location, name, **values):
     return cloud.ec2.register_image(Name=name, ImageLocation=location, **values)["ImageId"]
 
 
-@pytest.mark.behaviour(AREA, "RegisterImage", "an instance-store image from a bundle in its S3: emi-…, its manifest as "
-                       "ImageLocation, root /dev/sda for hvm")  # fmt: skip
+@pytest.mark.behaviour(AREA, "RegisterImage", "an instance-store image from a bundle in its S3: emi-…, its manifest "
+                       "as ImageLocation, root /dev/sda for hvm")  # fmt: skip
 @pytest.mark.behaviour(AREA, "DeregisterImage", "the bundle's objects stay")
 def test_a_bundle_becomes_an_image(cloud, bundled):
     location = cloud.upload(bundled(cloud.identity), prefix="some/place/")
@@ -42,9 +34,9 @@ def test_a_bundle_becomes_an_image(cloud, bundled):
     assert cloud.s3.head_object(Bucket=bucket, Key=key)["ContentLength"] > 1000
 
 
-@pytest.mark.behaviour(AREA, "RegisterImage", "kernel, ramdisk and root of one machine: eki-…, eri-…, emi-… with their "
-                       "ids, paravirtual and /dev/sda1 by default")  # fmt: skip
-def test_three_bundles_become_a_paravirtual_image(cloud, bundled):
+@pytest.mark.behaviour(AREA, "RegisterImage", "kernel, ramdisk and root of one machine: eki-…, eri-…, emi-… with "
+                       "their ids, paravirtual and /dev/sda1 by default")  # fmt: skip
+def test_three_bundles_become_a_paravirtual_image(cloud, bundled, refusal):
     def typed(kind):
         return lambda text: text.replace("<type>machine", f"<type>{kind}")
 
@@ -78,9 +70,9 @@ def test_the_manifest_may_say_kernel_and_root(cloud, bundled):
     assert image["RootDeviceName"] == "/dev/sda2"
 
 
-@pytest.mark.behaviour(AREA, "RegisterImage", "a manifest that is not readable for aws-exec-read, absent, too large or "
-                       "no manifest: InternalFailure, 500, Failed to read manifest file")  # fmt: skip
-def test_a_manifest_must_be_there_and_readable(cloud, bundled):
+@pytest.mark.behaviour(AREA, "RegisterImage", "a manifest that is not readable for aws-exec-read, absent, too large "
+                       "or no manifest: InternalFailure, 500, Failed to read manifest file")  # fmt: skip
+def test_a_manifest_must_be_there_and_readable(cloud, bundled, refusal):
     bucket = cloud.bucket()
     private = cloud.upload(bundled(cloud.identity), acl=None)
     public = cloud.upload(bundled(cloud.identity, "public"), acl="public-read")
@@ -100,7 +92,7 @@ def test_a_manifest_must_be_there_and_readable(cloud, bundled):
 @pytest.mark.behaviour(AREA, "RegisterImage", "a manifest of another account's user: AuthFailure, Manifest is not "
                        "accessible")  # fmt: skip
 @pytest.mark.behaviour(AREA, "RegisterImage", "only administrators (the first account) register kernels and ramdisks")
-def test_whose_a_bundle_is(cloud, second, bundled):
+def test_whose_a_bundle_is(cloud, second, bundled, refusal):
     location = second.upload(bundled(second.identity, "theirs"))
     assert second.described(register(second, location, "theirs", **HVM))["State"] == "available"
     code, status, message = refusal(cloud.ec2.register_image, Name="not-mine", ImageLocation=location, **HVM)
@@ -153,7 +145,7 @@ def test_what_a_launch_would_find_out(cloud, bundled, spoil, reason):
 
 @pytest.mark.behaviour(AREA, "RegisterImage", "EBS mappings, two ephemerals and odd devices are refused for a bundle; "
                        "one ephemeral and suppressed devices are kept")  # fmt: skip
-def test_devices_of_an_instance_store_image(cloud, bundled):
+def test_devices_of_an_instance_store_image(cloud, bundled, refusal):
     location = cloud.upload(bundled(cloud.identity))
     ephemeral = [{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}, {"DeviceName": "/dev/sdc", "NoDevice": ""}]
     image = cloud.described(register(cloud, location, "ephemeral", BlockDeviceMappings=ephemeral, **HVM))
@@ -178,7 +170,7 @@ def test_devices_of_an_instance_store_image(cloud, bundled):
 
 
 @pytest.mark.behaviour(AREA, "RegisterImage", "an architecture beyond i386, x86_64 and other: InternalFailure")
-def test_architectures_are_an_enumeration(cloud, bundled):
+def test_architectures_are_an_enumeration(cloud, bundled, refusal):
     files = bundled(cloud.identity, change=lambda text: text.replace("x86_64", "arm64"))
     location = cloud.upload(files)
     code, status, message = refusal(cloud.ec2.register_image, Name="arm", ImageLocation=location, **HVM)
@@ -190,7 +182,7 @@ def test_architectures_are_an_enumeration(cloud, bundled):
                        "beside the manifest")  # fmt: skip
 @pytest.mark.behaviour(AREA, "RegisterImage", "4.0.2 to 4.1 refuse a manifest whose signature is nobody's, others do "
                        "not look")  # fmt: skip
-def test_releases_differ(cloud_of, bundled):
+def test_releases_differ(cloud_of, bundled, refusal):
     old = cloud_of("4.1.2")
     old.s3 = old.running.client("s3", config=OLD)
     files = bundled(old.identity)
