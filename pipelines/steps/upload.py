@@ -16,6 +16,7 @@ from builder.errors import UsageError
 from builder.units import format_size
 from pipelines.artifact import AnyArtifact, Bundle, BundleLocation, File
 from pipelines.step import Before, CloudStep, Foreseen, Inputs, Options, Work
+from pipelines.values import Size
 
 # S3: 3 to 63 characters, lowercase; Eucalyptus and older buckets of us-east-1 take capitals and underscores as well.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
@@ -53,6 +54,11 @@ class UploadOptions(Options):
         default="auto",
         description="where the parts lie: `beside` the manifest, or at the bucket's `root`, where Eucalyptus 4.0 to"
         " 4.4.1 look for them; `auto` as the cloud needs it",
+    )
+    max_size: Size | None = Field(
+        default=None,
+        exclude=True,
+        description="the most that the image inside may measure; the cloud's own limit when left out",
     )
     connections: int = Field(
         default=bundles.WORKERS, ge=1, le=64, exclude=True, description="parts that are sent at the same time"
@@ -98,7 +104,7 @@ class Upload(CloudStep[UploadOptions]):
         """Raise CloudDenied for a bucket of others, CloudConflict for a manifest that will not be ours."""
         bundle, there = before.source.bundle, before.source.result
         if isinstance(there, Bundle):
-            _require_fitting(there, cloud)
+            _require_fitting(options, there, cloud)
         name = f"{bundle.name}{bundles.SUFFIX}" if bundle else _manifest_of(there)
         cloud.s3.has_bucket(options.bucket)  # CloudDenied, when it is another's
         if name:
@@ -120,7 +126,7 @@ class Upload(CloudStep[UploadOptions]):
     def start(self, options: UploadOptions, inputs: Inputs, claim: Claim, cloud: Cloud, work: Work) -> str:
         """Have the bucket be there and the manifest's place be free, and return where the bundle will lie."""
         bundle = _bundle(inputs)
-        _require_fitting(bundle, cloud)
+        _require_fitting(options, bundle, cloud)
         to = _destination(options, bundle.manifest.name, cloud)
         delivery = _delivery(options, to, cloud, work)
         delivery.begin(options.location)
@@ -217,14 +223,16 @@ def _item(file: File, work: Work) -> Item:
     return Item(name=file.name, path=work.store.path(file), size=file.size, digest=file.digest)
 
 
-def _require_fitting(bundle: Bundle, cloud: Cloud) -> None:
+def _require_fitting(options: UploadOptions, bundle: Bundle, cloud: Cloud) -> None:
     """Raise UsageError for what the cloud would refuse to register or to run."""
     able = cloud.capabilities
-    if bundle.size > able.largest_bundle:
+    largest = options.max_size or able.largest_bundle
+    if bundle.size > largest:
         raise UsageError(
             f"{bundle.manifest.name} holds an image of {format_size(bundle.size)}; this cloud takes at most"
-            f" {format_size(able.largest_bundle)} in its instance store",
-            hint="Make the image smaller with a `resize` step, or register it from a snapshot.",
+            f" {format_size(largest)} in its instance store",
+            hint="A `resize` step makes the image smaller; `max_size` raises the limit, for a cloud whose own was"
+            " raised.",
         )
     if bundle.architecture not in able.architectures:
         raise UsageError(
