@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from builder.guest.entries import parse
 from builder.guest.facts import GuestFacts
 
 GRUB_CONFIGS = (
@@ -69,7 +70,7 @@ def boot_entries(facts: GuestFacts) -> tuple[BootEntry, ...]:
     """Return the entries of every boot loader's configuration that the guest has, in their order."""
     found: list[BootEntry] = []
     for path in _present(facts, GRUB_CONFIGS):
-        found += _grub(path, facts.text(path))
+        found += grub_entries(path, facts.text(path))
     found += _bls(facts)
     for path in _present(facts, LEGACY_CONFIGS):
         found += _legacy(path, facts.text(path))
@@ -109,7 +110,8 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         yield began, held
 
 
-def _grub(path: str, text: str) -> list[BootEntry]:
+def grub_entries(path: str, text: str) -> list[BootEntry]:
+    """Return what a grub.cfg starts; `path` is what the entries say they are of."""
     found: list[BootEntry] = []
     for number, line in _lines(text):
         if match := _LINUX.match(line):
@@ -123,22 +125,11 @@ def _bls(facts: GuestFacts) -> list[BootEntry]:
     found = []
     variables = _grubenv(facts)
     for path in _present(facts, _BLS_ENTRIES):
-        kernel, initrds, options, at = "", [], [], (1, "")
-        for number, line in _lines(facts.text(path)):
-            key, _, value = line.strip().partition(" ")
-            match key:
-                case "linux":
-                    kernel, at = value.strip(), (number, line)
-                case "initrd":
-                    initrds += value.split()
-                case "options":
-                    options += value.split()
-                case _:
-                    continue
-        words = [part for word in options for part in variables.get(word, word).split()]
-        if kernel:
-            entry = _entry(path, *at, kernel, words)
-            found.append(replace(entry, initrds=tuple(_plain(name) for name in initrds if not name.startswith("$"))))
+        entry = parse(facts.text(path))
+        if entry:
+            words = [part for word in entry.options for part in variables.get(word, word).split()]
+            made = _entry(path, entry.number, entry.text, entry.linux, words)
+            found.append(replace(made, initrds=tuple(map(_plain, entry.initrds))))
     return found
 
 

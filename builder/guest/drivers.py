@@ -47,10 +47,7 @@ _CONFIG: Mapping[str, tuple[str, ...]] = {
 }
 _TREES = ("/lib/modules", "/usr/lib/modules")
 _NAMED_FOR = (  # where an initramfs lies that is named for its kernel's version; the first that is there counts
-    "/boot/initrd.img-{}",
-    "/boot/initramfs-{}.img",
-    "/boot/initrd-{}",
-    "/boot/initrd-{}.img",
+    *(f"/boot/{name}" for name in boot_kernels.RAMDISKS),
     "/lib/modules/{}/initramfs.img",
     "/usr/lib/modules/{}/initramfs.img",
     "/lib/modules/{}/initrd",

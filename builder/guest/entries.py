@@ -1,4 +1,4 @@
-"""Boot entries (Boot Loader Specification, type 1): which kernel and initramfs a loader/entries/*.conf names.
+"""Boot entries (Boot Loader Specification, type 1): what a loader/entries/*.conf boots.
 
 Source: uapi-group.org/specifications/specs/boot_loader_specification. Paths are those of the filesystem that the entry
 is on, which GRUB reads without the guest's mounts: /vmlinuz-6.1 of a separate /boot is /boot/vmlinuz-6.1 in the guest.
@@ -19,11 +19,22 @@ _PLAIN = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """The kernel that an entry boots, and its initramfs images; `version` is empty where the entry does not say."""
+    """What an entry boots; `number` and `text` are the line that names the kernel, `version` may be empty.
+
+    `options` are the words of the kernel's command line, variables (`$kernelopts`) among them as they stand.
+    """
 
     linux: str
+    number: int
+    text: str
     initrds: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     version: str = ""
+
+    @property
+    def ramdisks(self) -> tuple[str, ...]:
+        """The initramfs images without a processor's microcode, which Arch names in a line of its own."""
+        return tuple(path for path in self.initrds if "ucode" not in path)
 
 
 def entries(facts: GuestFacts, boot: str) -> list[Entry]:
@@ -35,14 +46,24 @@ def entries(facts: GuestFacts, boot: str) -> list[Entry]:
 def parse(text: str) -> Entry | None:
     """Return what an entry's file says, or None when it boots no Linux kernel."""
     said: dict[str, list[str]] = {}
-    for line in re.split(r"\r?\n", text):
+    kernels: list[tuple[str, int, str]] = []
+    for number, line in enumerate(re.split(r"\r?\n", text), 1):
         key, *words = re.split(r"[ \t]+", line.strip(" \t"))
-        said.setdefault(key, []).extend(word for word in words if _PLAIN.fullmatch(word))
-    if not said.get("linux"):
+        said.setdefault(key, []).extend(words)
+        kernels += [(word, number, line) for word in words if key == "linux" and _PLAIN.fullmatch(word)]
+    if not kernels:
         return None
-    # Fedora writes `initrd /initramfs-6.5.img $tuned_initrd`; Arch names the microcode in a line of its own.
-    initrds = (word for word in said.get("initrd", []) if not word.startswith("$") and "ucode" not in word)
-    return Entry(linux=said["linux"][0], initrds=tuple(initrds), version=next(iter(said.get("version", [])), ""))
+    linux, number, line = kernels[0]
+    # Fedora writes `initrd /initramfs-6.5.img $tuned_initrd`.
+    initrds = (word for word in said.get("initrd", []) if _PLAIN.fullmatch(word) and not word.startswith("$"))
+    return Entry(
+        linux=linux,
+        number=number,
+        text=line,
+        initrds=tuple(initrds),
+        options=tuple(filter(None, said.get("options", []))),
+        version=next(filter(_PLAIN.fullmatch, said.get("version", [])), ""),
+    )
 
 
 def places(path: str) -> Sequence[str]:

@@ -27,7 +27,7 @@ _NONE = re.compile(
     r"(^|.*-)rescue(-.*|$)|.*\.(old|bak|orig|hmac|sig|gz|xz|zst|map|rpm\w+|dpkg-\w+|img|efi)|.*~|.*-fallback", re.ASCII
 )
 # {} is what follows the kernel's prefix. Debian; Fedora, EL6 and Arch; SUSE; EL5; Alpine and others.
-_RAMDISKS = ("initrd.img-{}", "initramfs-{}.img", "initrd-{}", "initrd-{}.img", "initramfs-{}")
+RAMDISKS = ("initrd.img-{}", "initramfs-{}.img", "initrd-{}", "initrd-{}.img", "initramfs-{}")
 _PLAIN_RAMDISKS = ("initrd.img", "initramfs.img", "initrd", "initramfs")
 _DEFAULTS = ("/vmlinuz", "/boot/vmlinuz", "/boot/Image", "/boot/image")  # links to what the guest boots
 _BUILT_IN = re.compile(r"/boot/(flatcar|coreos)/vmlinuz-[ab]")
@@ -125,7 +125,7 @@ class _Search(_Pool):
         for directory, prefix, version in sorted(_named(paths), key=lambda each: _PREFIXES.index(each[1])):
             if (directory, version) in versions:
                 continue  # vmlinux beside vmlinuz
-            ramdisks = [f"{directory}/{name.format(version)}" for name in _RAMDISKS]
+            ramdisks = [f"{directory}/{name.format(version)}" for name in RAMDISKS]
             if self._add(f"{directory}/{prefix}-{version}", version, ramdisks):
                 versions.add((directory, version))
 
@@ -135,7 +135,7 @@ class _Search(_Pool):
             kernel = _first(self._facts, places(entry.linux))
             if kernel is None:
                 continue
-            ramdisks = [place for initrd in entry.initrds for place in places(initrd)]
+            ramdisks = [place for initrd in entry.ramdisks for place in places(initrd)]
             named = _VERSIONED.fullmatch(posixpath.basename(kernel))
             # Some number their entries (`version 1`), so the kernel's own name comes first.
             version = named["version"] if named else entry.version or posixpath.basename(posixpath.dirname(kernel))
@@ -147,7 +147,7 @@ class _Search(_Pool):
         for path in self._facts.names("/lib/modules/*/vmlinuz"):
             directory = posixpath.dirname(path)
             version = posixpath.basename(directory)
-            ramdisks = [f"/boot/{name.format(version)}" for name in _RAMDISKS]
+            ramdisks = [f"/boot/{name.format(version)}" for name in RAMDISKS]
             if _VERSION.fullmatch(version):
                 self._add(path, version, [*ramdisks, f"{directory}/initramfs.img", f"{directory}/initrd"])
 

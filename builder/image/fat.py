@@ -32,17 +32,34 @@ def fat_files(reader: ImageReader, *, below: str = "", depth: int = 3) -> tuple[
     What is damaged is as if it were not there.
     """
     volume = _volume(reader)
-    if volume is None:
-        return ()
+    place = _directory(volume, below) if volume else None
+    return tuple(_walk(volume, *place, below.upper(), depth)) if volume and place else ()
+
+
+def fat_read(reader: ImageReader, path: str) -> bytes | None:
+    """Return the bytes of a small file (BOOT/GRUB/GRUB.CFG); None when it is absent, damaged or beyond 256 KiB."""
+    directory, _, name = path.upper().rpartition("/")
+    volume = _volume(reader)
+    place = _directory(volume, directory) if volume else None
+    if volume is None or place is None:
+        return None
+    found = next((one for one in _entries(volume.directory(*place)) if one.name == name and not one.directory), None)
+    if found is None or found.size > _DIRECTORY_LIMIT:
+        return None
+    data = volume.directory(found.cluster, 0)[: found.size]
+    return data if len(data) == found.size else None
+
+
+def _directory(volume: _Volume, path: str) -> tuple[int, int] | None:
+    """Return a directory as `_Volume.directory` takes it, or None when there is none of that path."""
     at, length = volume.root()
-    for name in filter(None, below.upper().split("/")):
-        found = next(
-            (one for one in _entries(volume.directory(at, length)) if one.name == name and one.directory), None
-        )
+    for name in filter(None, path.upper().split("/")):
+        entries = _entries(volume.directory(at, length))
+        found = next((one for one in entries if one.name == name and one.directory), None)
         if found is None:
-            return ()
+            return None
         at, length = found.cluster, 0
-    return tuple(_walk(volume, at, length, below.upper(), depth))
+    return at, length
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,11 @@ import pytest
 
 from builder import proc
 from builder.bootable.assemble import Boot, Wanted, assemble
+from builder.guest.guest import Guest
+from builder.guest.lint.lint import lint
+from builder.guest.look import layer_of
+from builder.guest.overlay import create
+from builder.guest.session import Session
 from builder.image.filesystems import probe
 from builder.image.partitions import read_partitions
 from builder.image.raw import RawReader, window
@@ -137,6 +142,54 @@ def test_the_recipe_took_the_disk_apart_in_one_launch(parts, vendors):
         f"# UUID={SWAP_UUID} none swap defaults 0 0",
     ]
     assert parts.report["outputs"]["image"].startswith("ami-")
+
+
+# What lint says of each for a target: of the vendor's disk what was made so above, of the root alone that it is alone.
+LINTED = {
+    ("vendor", "aws"): {
+        "bios-cannot-boot": "error",
+        "root-mismatch": "error",  # it is the demo's grub.cfg, and the vendor has another label
+        "no-ec2-datasource": "error",
+        "no-esp": "note",
+        "size-not-whole": "note",
+        "swap-on-root-volume": "note",
+    },
+    ("root", "eucalyptus-kvm"): {"no-kernel": "note"},
+    ("root", "eucalyptus-xen"): {"no-kernel": "note", "no-xen-kernel": "note"},
+    ("root", "aws"): {"no-partition-table": "error", "no-kernel": "error"},
+    ("disk", "aws"): {"size-not-whole": "note"},
+    ("disk", "eucalyptus-kvm"): {"size-not-whole": "note"},
+    ("disk", "qemu"): {},
+}
+
+
+@pytest.mark.sweep
+def test_lint_says_of_each_what_is_so(parts, vendors, tmp_path):
+    images = {"vendor": vendors, "root": parts.root, "disk": parts.disk}
+    with Session() as appliance:
+        for name, path in images.items():
+            appliance.attach(create(layer_of(path), tmp_path / name, backing_name=name))
+            guest = Guest(appliance)
+            for target in (target for image, target in LINTED if image == name):
+                found = {one.rule: one.severity for one in lint(guest, target)}
+                assert found == LINTED[name, target], (name, target)
+            appliance.detach()
+
+
+@pytest.mark.sweep
+def test_what_lint_prints_makes_the_vendors_disk_boot(demo, vendors, boot, tmp_path):
+    emi, recipe = demo.emi, tmp_path / "mended.yaml"
+    printed = emi("lint", vendors, "--for", "qemu", "--fix")
+    assert printed.code == 0, printed.err
+    steps = "".join(f"  {line}\n" for line in ["- download: {url: '{image}'}", *printed.out.splitlines()])
+    recipe.write_text(f"name: mended\nvars:\n  image: {{type: string}}\nsteps:\n{steps}outputs: {{disk: assemble}}\n")
+    last = emi.run(recipe, "--var", f"image={vendors.as_uri()}")
+    disk = FileStore(emi.home / "store" / "objects").path(ImageFile(**last["outputs"]["disk"]))
+    assert json.loads(emi("lint", disk, "--for", "qemu", "--json").out)["findings"] == []
+    console = boot(disk, "bios", cloud_data=True)
+    console.expect(r"^\S+ login: $", within=PATIENCE)
+    assert " root=LABEL=rootfs ro " in console.log
+    assert "[FAILED]" not in console.log
 
 
 @pytest.mark.sweep

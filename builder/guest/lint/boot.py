@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from builder.guest.boot_entries import BootEntry, boot_configs
-from builder.guest.lint.remaking import REMAKING, remade
+from builder.guest.lint.remaking import ASSEMBLED, REMAKING, by_grub, remade
 from builder.guest.lint.rule import Found, Mend, Rule, install
 from builder.guest.lint.subject import Subject
 
@@ -14,6 +14,7 @@ _NEEDS_INITRAMFS = ("debian", "redhat", "suse", "arch")
 _CONSOLES = {"x86_64": "ttyS0", "i386": "ttyS0", "aarch64": "ttyAMA0", "arm": "ttyAMA0", "ppc64le": "hvc0"}
 _SPEEDS = {"ttyS0": "ttyS0,115200", "ttyAMA0": "ttyAMA0,115200"}
 _PACKAGES = {"debian": "linux-image-amd64", "ubuntu": "linux-virtual", "redhat": "kernel", "suse": "kernel-default"}
+_OUTSIDE = ("register it with a kernel and a ramdisk of the cloud's", "it needs -kernel and -initrd")
 _LONG = 10  # seconds of a menu that nobody sees
 _TIMEOUT = re.compile(r"""(?:set\s+timeout=|GRUB_TIMEOUT=|timeout[= ])["']?(-?\d+)["']?\s*(?:#.*)?""")
 _QUIET = ("quiet", "rhgb", "splash", "splash=silent")
@@ -25,14 +26,14 @@ def no_kernel(subject: Subject) -> Iterator[Found]:
     A filesystem image for Eucalyptus may do without: it is started with a kernel image (EKI) of the cloud. Source:
     Eucalyptus' register with --kernel; EC2's HVM instances start what is on the disk.
     """
-    if subject.kernel_files.kernels or _unified(subject):
+    if subject.boot_partition or subject.kernel_files.kernels or _unified(subject):
         return
     outside = (subject.bare and subject.target != "aws") or subject.target == "eucalyptus-xen"
     empty = "".join(f"; {path} is empty, or a link to nothing" for path in subject.kernel_files.empty[:1])
     yield Found(
         severity="note" if outside else "error",
         what="there is no kernel in the image"
-        + (": register it with a kernel and a ramdisk of the cloud's" if outside else ", so that nothing can start")
+        + (f": {_OUTSIDE[subject.target == 'qemu']}" if outside else ", so that nothing can start")
         + empty,
         where="/boot",
         mends=() if outside else _kernel_package(subject),
@@ -66,7 +67,7 @@ def no_boot_loader(subject: Subject) -> Iterator[Found]:
 
     A bare filesystem for a paravirtual cloud needs none. Source: EC2's HVM instances and Eucalyptus' boot the disk.
     """
-    if subject.bare or boot_configs(subject.facts) or _unified(subject):
+    if subject.bare or subject.boot_partition or boot_configs(subject.facts) or _unified(subject):
         return
     xen = subject.target == "eucalyptus-xen"
     yield Found(
@@ -113,7 +114,8 @@ def no_serial_console(subject: Subject) -> Iterator[Found]:
                 what=f"the kernel has no console={wanted}: what it says cannot be read from outside",
                 where=f"{entry.config}:{entry.line}",
                 quote=entry.text,
-                mends=(Mend(step="grub", options={"console": _SPEEDS.get(wanted, wanted)}),),
+                mends=by_grub(subject, console=_SPEEDS.get(wanted, wanted)),
+                advice=ASSEMBLED,
             )
 
 
@@ -122,7 +124,7 @@ def long_boot_menu(subject: Subject) -> Iterator[Found]:
 
     Source: GRUB manual, "timeout"; -1 waits for ever; syslinux counts tenths of seconds, which this does not read.
     """
-    for path in boot_configs(subject.facts):
+    for path in () if subject.boot_partition else boot_configs(subject.facts):
         if "/grub" not in path:
             continue
         found = [
@@ -137,7 +139,7 @@ def long_boot_menu(subject: Subject) -> Iterator[Found]:
                 what="the boot menu waits for ever" if seconds < 0 else f"the boot menu waits {seconds} s",
                 where=f"{path}:{number}",
                 quote=line,
-                mends=(Mend(step="grub", options={"timeout": 1}),),
+                mends=by_grub(subject, timeout=1),
             )
 
 
@@ -161,12 +163,15 @@ def quiet_boot(subject: Subject) -> Iterator[Found]:
                 what=f"the kernel is told {' and '.join(words)}: the console log will be short",
                 where=f"{entry.config}:{entry.line}",
                 quote=entry.text,
-                mends=(Mend(step="grub", options={"remove": words}),),
+                mends=by_grub(subject, remove=words),
+                advice=ASSEMBLED,
             )
 
 
 def _there(subject: Subject, entry: BootEntry, path: str) -> bool:
     """Say whether the file is there; the loader's path begins at its filesystem's or subvolume's top, or at /boot."""
+    if subject.boot_partition and subject.boot_partition.has(path):
+        return True
     if not path or "$" in path or path.startswith(("http", "tftp", "/@")):
         return True  # computed, from elsewhere, or on a subvolume that is not mounted here
     beside = f"{entry.config.rpartition('/')[0]}/{path}"
@@ -176,7 +181,8 @@ def _there(subject: Subject, entry: BootEntry, path: str) -> bool:
 
 
 def _unified(subject: Subject) -> bool:
-    return any(subject.facts.names(f"{esp}/EFI/Linux/*.efi") for esp in ("/boot", "/boot/efi", "/efi"))
+    unmounted = any(path.startswith("EFI/LINUX/") for path in subject.firmware.loaders)
+    return unmounted or any(subject.facts.names(f"{esp}/EFI/Linux/*.efi") for esp in ("/boot", "/boot/efi", "/efi"))
 
 
 def _drivers_for(subject: Subject) -> Sequence[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from builder.guest.facts import Filesystem
 from builder.guest.lint.devices import Device, device
-from builder.guest.lint.remaking import LABEL
+from builder.guest.lint.remaking import ASSEMBLED, LABEL, by_grub
 from builder.guest.lint.rule import Found, Mend, Rule
 from builder.guest.lint.subject import FstabLine, Subject
 
@@ -133,6 +133,7 @@ def root_unstable_device(subject: Subject) -> Iterator[Found]:
                 where=where,
                 quote=text,
                 mends=_by_label(subject),
+                advice=ASSEMBLED,
             )
 
 
@@ -152,6 +153,7 @@ def root_mismatch(subject: Subject) -> Iterator[Found]:
             where=where,
             quote=text,
             mends=_by_label(subject),
+            advice=ASSEMBLED,
         )
 
 
@@ -228,7 +230,8 @@ def _fstab(subject: Subject) -> Mend:
 def _by_label(subject: Subject) -> tuple[Mend, ...]:
     """Return the steps that have the kernel find the root by its label."""
     label = () if subject.root.label else (Mend(step="label", options={"label": LABEL}),)
-    return (*label, Mend(step="grub", options={"root": "label"}))
+    grub = by_grub(subject, root="label")
+    return (*label, *grub) if grub else ()
 
 
 RULES = (

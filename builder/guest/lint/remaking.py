@@ -11,6 +11,7 @@ from builder.units import format_size
 
 LABEL = "rootfs"  # what a root without a label is called by the steps that are proposed
 BY_HAND = "Take the root out with `extract`, and make a disk for BIOS and UEFI around it with `assemble`."
+ASSEMBLED = "The menu is `assemble`'s: take the root out and assemble the disk anew, with other options."
 # The kinds of which `remade` is made, for a disk, and those for a bare filesystem.
 REMAKING = ("label", "kernel", "fstab", "extract", "assemble")
 WRAPPING = ("label", "assemble")
@@ -52,6 +53,11 @@ def _complete(subject: Subject) -> bool:
 
 def _boot_apart(subject: Subject) -> bool:
     return any(line.entry and line.entry.mount_point == "/boot" for line in subject.fstab)
+
+
+def by_grub(subject: Subject, **options: object) -> tuple[Mend, ...]:
+    """Return the step that edits what boots; none where that is the menu of `assemble`, which no guest step reaches."""
+    return () if subject.boot_partition else (Mend(step="grub", options=options),)
 
 
 def end(subject: Subject) -> int:

@@ -15,6 +15,7 @@ from builder.guest.drivers import Drivers, Kernel, drivers, kernels
 from builder.guest.facts import Filesystem, GuestFacts
 from builder.guest.kernels import Found as KernelFiles
 from builder.guest.kernels import find
+from builder.guest.lint.boot_partition import BootPartition, boot_partition
 from builder.guest.os import System, read_system
 from builder.guest.passwords import passwords
 from builder.image.firmware import Firmware, read_firmware
@@ -103,9 +104,15 @@ class Subject:
         )
 
     @cached_property
+    def boot_partition(self) -> BootPartition | None:
+        """The partition from which an assembled disk boots; what the guest has in /boot is not used then."""
+        return boot_partition(self.reader, self.table)
+
+    @cached_property
     def boot_entries(self) -> Sequence[BootEntry]:
         """What its boot loader starts, rescue entries left out."""
-        return tuple(entry for entry in boot_entries(self.facts) if not entry.rescue)
+        found = self.boot_partition.entries if self.boot_partition else boot_entries(self.facts)
+        return tuple(entry for entry in found if not entry.rescue)
 
     @cached_property
     def kernel_files(self) -> KernelFiles:

@@ -128,9 +128,17 @@ def moved(disks, part, tmp_path) -> Path:
     return whole(bootable(disks.gpt("moved.raw", [esp, root]), 40))
 
 
+def assembled(disks, part, _, line: bytes = b"root=LABEL=rootfs ro console=ttyS0") -> Path:
+    menu = b"set timeout=1\nmenuentry 'Linux' {\n    linux /boot/vmlinuz %s\n    initrd /boot/initrd.img\n}\n" % line
+    boot = {"boot/vmlinuz": b"MZ", "boot/initrd.img": b"x", "boot/grub/grub.cfg": menu, "EFI/BOOT/BOOTX64.EFI": b"MZ"}
+    root = part(type="ext4", size=16, label="rootfs", files=machines.files(machines.ASSEMBLED))
+    return whole(bootable(gpt(disks, part, "assembled.raw", root, esp=boot), 2048))
+
+
 # How to make each, and which rules speak for which target, with severity and where. Nothing else is found.
 DISKS = {
     "healthy": (lambda disks, part, _: machine(disks, part, "healthy", {}), {target: {} for target in TARGETS}),
+    "assembled": (assembled, {target: {} for target in TARGETS}),
     "lived in": (
         lambda disks, part, _: machine(disks, part, "lived", machines.LIVED_IN),
         machines.LIVED_IN_BREAKS,
@@ -203,6 +211,17 @@ def firsts(found) -> dict[str, tuple[str, str]]:
 def test_every_rule_is_broken_by_a_real_disk():
     broken = {rule for _, targets in DISKS.values() for expected in targets.values() for rule in expected}
     assert broken | {"disk-larger-than-volume"} == set(RULES)
+
+
+def test_the_menu_of_an_assembled_disk_is_judged_and_no_guest_step_edits_it(disks, part):
+    path = assembled(disks, part, None, b"root=/dev/sda3 ro quiet")
+    facts = machines.guests.broken(machines.ASSEMBLED, disk=path.read_bytes()[: 16 * MIB])
+    menu = "partition 2: /boot/grub/grub.cfg:3"
+    found = lint(facts, "aws")
+    assert {finding.rule: finding.where for finding in found} == dict.fromkeys(
+        ("root-unstable-device", "no-serial-console", "quiet-boot"), menu
+    )
+    assert all(not finding.mends and "assemble the disk anew" in finding.advice for finding in found)
 
 
 def test_a_disk_that_is_larger_than_its_volume(disks, part):

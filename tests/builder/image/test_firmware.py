@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.image.fat import fat_files
+from builder.image.fat import fat_files, fat_read
 from builder.image.firmware import Firmware, read_firmware
 from builder.image.inspect import describe, inspect, look_inside
 from builder.image.raw import RawReader
@@ -51,12 +51,27 @@ def test_the_files_of_a_fat_are_found(tmp_path: Path, tool: Tool, kind: str) -> 
         assert fat_files(reader, below="absent") == ()
 
 
+@pytest.mark.parametrize("kind", FAT_SIZES)
+def test_a_small_file_is_read(tmp_path: Path, tool: Tool, kind: str) -> None:
+    path = fat(tmp_path / "fat", tool, kind, "boot/grub/x")
+    contents = {"grub.cfg": bytes(range(256)) * 70, "empty": b"", "large": bytes(300 << 10)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        tool("mcopy", "-i", path, tmp_path / name, f"::boot/grub/{name}")
+    with RawReader(path) as reader:
+        assert fat_read(reader, "boot/grub/grub.cfg") == contents["grub.cfg"]
+        assert fat_read(reader, "BOOT/GRUB/EMPTY") == b""
+        for absent in ("boot/grub/large", "boot/grub/none", "boot/none/x", "boot/grub", "none"):
+            assert fat_read(reader, absent) is None
+
+
 @pytest.mark.parametrize("seed", [b"", b"\xff" * 512, b"\xff" * (1 << 16), bytes(range(256)) * 16])
 def test_any_bytes_are_no_fat_or_an_end(tmp_path: Path, seed: bytes) -> None:
     path = tmp_path / "bytes"
     path.write_bytes(seed)
     with RawReader(path) as reader:
         assert fat_files(reader) == ()
+        assert fat_read(reader, "BOOT/GRUB/GRUB.CFG") is None
 
 
 def test_a_directory_that_leads_to_itself_ends(tmp_path: Path, tool: Tool) -> None:

@@ -178,3 +178,11 @@ MOVED_BREAKS: Expected = {
     "eucalyptus-kvm": _MOVED_ANYWHERE | _MOVED_TO_EUCALYPTUS,
     "eucalyptus-xen": _MOVED_ANYWHERE | _MOVED_TO_EUCALYPTUS | {"no-xen-kernel": ("warning", CONFIG)},
 }
+
+# A root that `assemble` has put a disk around: kernel and menu lie on a partition that it mounts nowhere.
+ASSEMBLED: Files = {
+    f"/boot/vmlinuz-{VERSION}": None,
+    INITRD: None,
+    "/boot/grub/grub.cfg": None,
+    "/etc/fstab": b"LABEL=rootfs / ext4 defaults 0 1\n",
+}
