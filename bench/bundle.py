@@ -3,7 +3,7 @@
     python bench/bundle.py [--short] [--rounds N] [PARTITION.raw]
 
     emi, fast      builder/bundle/stream.py: isal level 2
-    emi, small     the same with `compression: small`: zlib-ng level 6
+    emi, small     the same with `compression: small`: zlib-ng level 5
     pigz           tar | pigz | openssl enc | split, SHA-1s by tee and by split's filter: euca2ools
     gzip -9        tar -S | gzip -9 | ... : ec2-ami-tools; once
     Python         one thread: zlib level 6, hashlib, cryptography; once

@@ -36,7 +36,7 @@ from builder.progress import SILENT, Progress
 _CHUNK = 1 << 20
 _ZERO = bytes(_CHUNK)
 _AT_ONCE = 128  # zero chunks handed on together
-_MOST_WORKERS = 16  # more only cost memory: SHA-1 is slower than 16 cores, at either compression
+_MOST_WORKERS = 16  # with `small` they are about as fast as the SHA-1; more would only cost memory
 # It stands in file names, in object keys and unescaped in the manifest; a part's name adds at most 16 characters.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
@@ -54,7 +54,7 @@ def write(
 
     `done` is called for each part, in order and in the caller's thread, as soon as its file is whole, and may begin to
     upload it while the next are made; it should return soon. The parts are not fsynced. The same bytes, shape and key
-    give the same parts, on any machine with the same versions of isal and zlib-ng.
+    give the same parts with the same versions of isal and zlib-ng (see deflate.py).
 
     A crash leaves in `place` the parts that were whole, under their names, and at most one `.NAME.part.NN.new`; no
     manifest, so nothing that passes for a bundle. Running again replaces them all, by the same bytes if the key is the
