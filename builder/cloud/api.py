@@ -240,6 +240,9 @@ class Cloud(Protocol):
     def describe_image(self, image_id: str) -> ImageRecord | None:
         """Return the image, or None when the cloud says it does not exist."""
 
+    def images_of(self, owner: str, image_type: str) -> Sequence[ImageRecord]:
+        """Return the images of an account (an id, or EC2's words `amazon`, `self`) of a type that we may use."""
+
     def register_image(self, claim: Claim, spec: ImageSpec) -> str:
         """Register and return the image id; the claim's tag is set in the call itself.
 

@@ -11,6 +11,7 @@ from builder import durable
 from builder.bundle import manifest, migrate
 from builder.bundle.certificates import Certificate, PrivateKey
 from builder.bundle.records import Manifest
+from builder.cloud.counterparts import counterpart
 from builder.cloud.identity import BundlingIdentity
 from builder.errors import UsageError
 from pipelines.artifact import Bundle, MachineImage
@@ -26,7 +27,9 @@ class MigrateManifestOptions(Options):
         default=None, description="the cloud whose account made the bundle, as --cloud names it; by default the run's"
     )
     kernels: dict[str, str | None] | None = Field(
-        default=None, description="which kernel takes the place of which: `{aki-9ba0f1de: eki-12345678}`; null: none"
+        default=None,
+        description="which kernel takes the place of which: `{aki-9ba0f1de: eki-12345678}`, null for none; the one here"
+        " of the same owner and key when left out",
     )
     ramdisks: dict[str, str | None] | None = Field(default=None, description="the same for ramdisks")
     kernel: Annotated[str | None, Reference(MachineImage)] = Field(
@@ -45,8 +48,9 @@ class MigrateManifest(LocalStep[MigrateManifestOptions]):
 
     The key that opens the parts is encrypted anew, for this cloud's certificate and the account's; account, kernel and
     ramdisk are those of this cloud; and the manifest is signed anew. It is verified before, by the certificate of
-    whoever made it, and after. This needs the private key of whoever made the bundle: `cloud` says where. A bundle
-    whose manifest names a kernel or ramdisk is refused until it is said what takes its place.
+    whoever made it, and after. This needs the private key of whoever made the bundle: `cloud` says where. For a kernel
+    or ramdisk of which nothing says what takes its place, both clouds are asked: it is the image here that has the same
+    owner, type and manifest's key, as for ec2-migrate-manifest. None or several is an error.
     """
 
     options = MigrateManifestOptions
@@ -84,31 +88,42 @@ class MigrateManifest(LocalStep[MigrateManifestOptions]):
                 f"the private key of account {there.account} is not configured: nothing else opens {where}",
                 hint="Name the cloud whose account made the bundle as `cloud`, and set its private key.",
             )
-        changes = _changes(options, inputs, manifest.read(data, where=where), here)
+        boots = _boots(options, inputs, manifest.read(data, where=where), work.outside)
+        changes = migrate.Changes(
+            cloud=_cloud_certificate(here),
+            user=_user_certificate(here),
+            sign_with=_private_key(here),
+            account=here.account,
+            kernels=boots["kernel"],
+            ramdisks=boots["ramdisk"],
+        )
         signed_by = None if options.unsigned else _signer(there, where)
         made = work.scratch / where
         durable.write_file(made, migrate.migrate(data, changes, key, where=where, signed_by=signed_by))
         return bundle.model_copy(update={"manifest": work.store.seal_file(made, name=where)})
 
 
-def _changes(
-    options: MigrateManifestOptions, inputs: Inputs, before: Manifest, here: BundlingIdentity
-) -> migrate.Changes:
-    return migrate.Changes(
-        cloud=_cloud_certificate(here),
-        user=_user_certificate(here),
-        sign_with=_private_key(here),
-        account=here.account,
-        kernels=_table(before.kernel_id, options.kernels, inputs.named.get("kernel")),
-        ramdisks=_table(before.ramdisk_id, options.ramdisks, inputs.named.get("ramdisk")),
-    )
-
-
-def _table(old: str | None, table: _Table | None, registered: object) -> _Table:
-    """Return what takes the place of which; empty: an id in the manifest is refused."""
-    if isinstance(registered, MachineImage) and old is not None:
-        return {old: registered.image_id}
-    return table or {}
+def _boots(
+    options: MigrateManifestOptions, inputs: Inputs, before: Manifest, outside: Outside
+) -> Mapping[str, _Table | None]:
+    """Return, for kernel and ramdisk, what takes the place of which; None: it stays."""
+    named = {"kernel": before.kernel_id, "ramdisk": before.ramdisk_id}
+    tables = {"kernel": options.kernels, "ramdisk": options.ramdisks}
+    there, here = outside.site(options.cloud), outside.site(None)
+    found: dict[str, _Table | None] = {}
+    for what, old in named.items():
+        registered = inputs.named.get(what)
+        if old is None or before.type != "machine":
+            found[what] = None
+        elif isinstance(registered, MachineImage):
+            found[what] = {old: registered.image_id}
+        elif tables[what] is not None:
+            found[what] = tables[what]
+        elif there.identity != here.identity:
+            found[what] = {old: counterpart(old, there.cloud, here.cloud)}
+        else:
+            found[what] = None
+    return found
 
 
 def _signer(there: BundlingIdentity, where: str) -> Certificate:

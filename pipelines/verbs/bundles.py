@@ -15,6 +15,7 @@ from builder.bundle.folder import parts_in, surplus
 from builder.bundle.limits import LARGEST_MANIFEST
 from builder.bundle.records import Manifest
 from builder.bundle.unbundle import unbundle as unbundle_parts
+from builder.cloud.counterparts import counterpart
 from builder.errors import BundleRefused, InputError, UsageError
 from builder.progress import SILENT, Progress
 from builder.units import format_size
@@ -94,8 +95,9 @@ def migrate_manifest(
 ) -> None:
     """Change a manifest in place for another cloud, its old self kept beside it as NAME.bak.
 
-    `boots` says which `kernel` and `ramdisk` take the place of those in it; None leaves both. Where no cloud is named
-    and no cloud's certificate given, the key stays encrypted as it is.
+    `boots` says which `kernel` and `ramdisk` take the place of those in it; None leaves both. Of one that is not said
+    the clouds are asked, when two are named. Where no cloud is named and no cloud's certificate given, the key stays
+    encrypted as it is.
     """
     maker, here = Who(**made_by), Who(**identity, offline=True)
     before = manifest.read(read_manifest(path), where=str(path))
@@ -104,8 +106,8 @@ def migrate_manifest(
         user=here.certificate(),
         sign_with=here.private_key(),
         account=here.account(),
-        kernels=None if boots is None else _table(before.kernel_id, boots["kernel"]),
-        ramdisks=None if boots is None else _table(before.ramdisk_id, boots["ramdisk"]),
+        kernels=None if boots is None else _table(before.kernel_id, boots["kernel"], maker, here),
+        ramdisks=None if boots is None else _table(before.ramdisk_id, boots["ramdisk"], maker, here),
     )
     signed_by = None if unsigned else maker.need_certificate()
     after = migrate.migrate_file(path, changes, maker.need_private_key(), signed_by=signed_by)
@@ -118,7 +120,10 @@ def migrate_manifest(
     ui.say(f"  as it was: {path}.bak; the parts are the same")
 
 
-def _table(old: str | None, new: str | None) -> dict[str, str | None]:
+def _table(old: str | None, new: str | None, maker: Who, here: Who) -> dict[str, str | None]:
+    """Return what takes the place of an id; empty, so that the id is refused, where nothing tells."""
+    if old and new is None and maker.cloud and here.cloud and maker.cloud != here.cloud:
+        new = counterpart(old, maker.target().cloud, here.target().cloud)
     return {old: new} if old and new else {}
 
 

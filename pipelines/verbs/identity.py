@@ -13,7 +13,7 @@ from builder.bundle.certificates import Certificate, PrivateKey
 from builder.cloud.identity import BundlingIdentity
 from builder.errors import InputError, UsageError
 from pipelines.home import home
-from pipelines.targets import choose, open_target
+from pipelines.targets import Target, choose, open_target
 
 Found = TypeVar("Found")
 
@@ -39,7 +39,11 @@ class Who:
         alone = self.offline or self.cert or self.privatekey or self.ec2cert
         if alone and not (self.cloud or os.environ.get("EMI_CLOUD")):
             return None
-        return open_target(choose(self.cloud), home().make()).bundling()
+        return self.target().bundling()
+
+    def target(self) -> Target:
+        """Return the cloud that is named, or the default."""
+        return open_target(choose(self.cloud), home().make())
 
     def account(self) -> str | None:
         """Return the account's id, 12 digits."""

@@ -21,7 +21,9 @@ from builder.bundle import check, keys
 from builder.bundle.certificates import Certificate, PrivateKey
 from builder.bundle.folder import parts_in
 from builder.bundle.unbundle import unbundle
+from builder.cloud.counterparts import counterpart
 from builder.cloud.fetch_bundle import fetch_bundle
+from builder.errors import UsageError
 from builder.sandbox import lifecycle
 from pipelines.home import Home
 from pipelines.targets import Target, open_target
@@ -216,9 +218,9 @@ def test_an_ami_becomes_an_emi_its_parts_untouched(emi: Any, disk: Path, tmp_pat
     ami.write_text(AMI)
     move.write_text(MOVE)
     made = emi.run(ami, "--var", f"disk={disk}", "--cloud", "sandbox")["outputs"]["bundle"]
-    boots = _installed(emi, tmp_path)
+    here = _installed(emi, tmp_path)
     shutil.rmtree(emi.home / "store")  # nothing of it is here any more: all of it comes from the other cloud
-    variables = [word for role, id_ in boots.items() for word in ("--var", f"{role}={id_}")]
+    variables = [word for role, id_ in here.items() for word in ("--var", f"{role}={id_}")]
     outputs = emi.run(move, *variables, *LIKE_EUCALYPTUS)["outputs"]
     assert outputs["fetched"]["manifest"] == made["manifest"]
     assert outputs["bundle"]["parts"] == outputs["fetched"]["parts"] == made["parts"]
@@ -229,7 +231,7 @@ def test_an_ami_becomes_an_emi_its_parts_untouched(emi: Any, disk: Path, tmp_pat
     assert record.image_id.startswith("emi-")
     tool("cmp", disk, back(emi, record.image_location, tmp_path / "back"))
     data = (tmp_path / "back" / "appscale.manifest.xml").read_text()
-    assert f"<kernel_id>{boots['kernel']}</kernel_id><ramdisk_id>{boots['ramdisk']}</ramdisk_id>" in data
+    assert f"<kernel_id>{here['kernel']}</kernel_id><ramdisk_id>{here['ramdisk']}</ramdisk_id>" in data
     assert "<mapping><virtual>ephemeral0</virtual><device>sdb</device></mapping>" in data
     inside = outputs["inside"]["digest"].replace(":", "-")
     (stored,) = (emi.home / "store" / "objects").glob(f"*/{inside}")
@@ -237,8 +239,25 @@ def test_an_ami_becomes_an_emi_its_parts_untouched(emi: Any, disk: Path, tmp_pat
     assert stored.stat().st_blocks * 512 < 16 * MIB
 
 
+@pytest.mark.sweep
+def test_a_kernel_of_another_cloud_is_known_by_owner_type_and_key(emi: Any, tmp_path: Path) -> None:
+    other = type(emi)(tmp_path / "home")
+    try:
+        there, here = (_installed(home, tmp_path) for home in (other, emi))
+        clouds = [cloud(home).cloud for home in (other, emi)]
+        for role in ("kernel", "ramdisk"):
+            assert counterpart(there[role], *clouds) == here[role]
+        with pytest.raises(UsageError, match="eki-00000000 is not to be found in the cloud that the bundle comes from"):
+            counterpart("eki-00000000", *clouds)
+        clouds[1].deregister_image(here["kernel"])
+        with pytest.raises(UsageError, match=r"there is no kernel of account \d+ whose manifest has the key generic-"):
+            counterpart(there["kernel"], *clouds)
+    finally:
+        lifecycle.stop(other.home / "sandbox-eucalyptus")
+
+
 def _installed(emi: Any, place: Path) -> dict[str, str]:
-    """Return the ids of a kernel and a ramdisk on the cloud like Eucalyptus."""
+    """Return the ids of a kernel and a ramdisk on the cloud like Eucalyptus, under the same keys each time."""
     steps = ""
     for role in ("kernel", "ramdisk"):
         (place / role).write_bytes(role.encode() * 1000)
