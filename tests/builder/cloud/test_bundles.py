@@ -19,6 +19,7 @@ from builder.cloud.bundles import Delivery, Destination, Item, Marks
 from builder.cloud.s3 import S3
 from builder.cloud.settings import Settings
 from builder.errors import CloudConflict, CloudDenied, CloudFailed
+from builder.sandbox.faults import client
 
 ACL = "aws-exec-read"
 EXEC = "6aa5a366c34c1cbe25dc49211496e913e0351eb0e8c37aa3477e40942ec6b97c"  # whom that ACL lets read
@@ -218,6 +219,41 @@ def test_a_manifest_that_is_another_s_by_now_is_not_discarded(bench):
     bench.put("images/x.manifest.xml", **{"emi-claim": "theirs"})
     bundles.discard(bench.s3, bench.to(), Marks(claim="mine", recipe="ours", run="r"))
     assert bench.keys() == ["images/x.manifest.xml"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "again"),
+    [
+        ({"effect": "throttle", "every": 3, "first": 3}, 0),
+        ({"effect": "internal-error", "every": 3, "first": 3}, 0),
+        ({"effect": "reset", "every": 3, "first": 3}, 0),
+        ({"effect": "lost", "every": 3, "first": 3}, 3),
+    ],
+    ids=lambda one: one["effect"] if isinstance(one, dict) else "",
+)
+def test_a_cloud_in_trouble_gets_each_part_once_but_for_answers_that_were_lost(bench, sandbox, fault, again):
+    parts, manifest, delivery = bench.parts(8), bench.manifest(), bench.delivery()
+    client.put(sandbox.endpoint, [{"service": "s3", "call": "PutObject", **fault}])
+    sandbox.forget()
+    try:
+        assert delivery.send_all(parts) == 8
+        delivery.commit(manifest, {"mine"})
+    finally:
+        client.clear(sandbox.endpoint)
+    delivery.check(parts)
+    assert sandbox.calls()["PutObject"] == 9 + again
+    assert bench.other.read(bench.bucket, "images/x.manifest.xml") == b"<manifest/>"
+
+
+def test_a_manifest_whose_answer_was_lost_is_known_as_ours(bench, sandbox):
+    delivery = bench.delivery()
+    client.put(sandbox.endpoint, [{"service": "s3", "call": "PutObject", "effect": "lost", "first": 1}])
+    try:
+        delivery.commit(bench.manifest(), {"mine"})
+    finally:
+        client.clear(sandbox.endpoint)
+    assert bench.calls["PutObject"] == 2  # the second was refused: there is one
+    assert bench.other.head(bench.bucket, "images/x.manifest.xml").metadata["emi-claim"] == "mine"
 
 
 def test_not_implemented_is_told_as_the_missing_permission_that_it_is(script, tmp_path):
