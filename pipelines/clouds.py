@@ -214,14 +214,14 @@ def _report(error: ErrorDetails, name: str, node: MapNode, at: Span, findings: F
         case "extra_forbidden":
             near = closest(last, fields)
             rest = "" if near else f"; it has {any_of((f'`{known}`' for known in fields), 'and')}"
-            findings.add(key, f"unknown key {quoted(last)} of {owner}{rest}", where=where, suggestion=near)
+            word = f" {quoted(last)}" if near or re.fullmatch("[a-z_]{1,30}", last) else ""  # else it may be a secret
+            findings.add(key, f"unknown key{word} of {owner}{rest}", where=where, suggestion=near)
         case "missing":
             findings.add(key, f"{owner} needs `{last}`: {fields[last].description}", where=where)
         case "union_tag_not_found" | "union_tag_invalid":
             given = f", not {quoted(kind.text)}" if isinstance(kind, ScalarNode) else ""
-            findings.add(
-                inner.span if given else key, f"{owner} needs `kind`: `aws` or `eucalyptus`{given}", where=where
-            )
+            message = f"{owner} needs `kind`: `aws` or `eucalyptus`{given}"
+            findings.add(kind.span if kind else key, message, where=where)
         case _ if last in SECRETS:
             findings.add(inner.span, f"`{last}` needs text; write it in quotes", where=where)
         case _ if not path:

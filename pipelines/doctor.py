@@ -57,7 +57,7 @@ def doctor(home: Home, *, cloud: str | None = None, quick: bool = False) -> Iter
     `cloud` is a name as --cloud takes it. Raises UsageError when there is no such cloud.
     """
     target = targets.choose(cloud)
-    local = target == targets.SANDBOX
+    local = targets.is_sandbox(target)
     for program in proc.PACKAGES:
         yield _check(program, partial(tool, program))
     yield _check("libguestfs binding", binding)
@@ -208,7 +208,7 @@ def credentials(target: str, home: Home) -> str:
 
     Shows the account's number, never a key. The sandbox is not started for it.
     """
-    if target == targets.SANDBOX:
+    if targets.is_sandbox(target):
         return "the sandbox hands out its own"
     opened = targets.open_target(target, home)
     return f"account {opened.cloud.account()} in {opened.cloud.region}"

@@ -46,13 +46,18 @@ class Target:
     bundling: Callable[[], BundlingIdentity] = nobody
 
 
+def is_sandbox(name: str) -> bool:
+    """Say whether the name is that of an embedded cloud."""
+    return name in (SANDBOX, f"{SANDBOX}:{EUCALYPTUS}")
+
+
 def choose(name: str | None) -> str:
     """Return the name of the cloud to use: the given one, EMI_CLOUD, or the sandbox; a file in it made absolute.
 
     Raises UsageError for one that is not configured.
     """
     chosen = name or os.environ.get("EMI_CLOUD") or SANDBOX
-    if chosen in (SANDBOX, f"{SANDBOX}:{EUCALYPTUS}"):
+    if is_sandbox(chosen):
         return chosen
     kind, _, file = chosen.partition(":")
     if kind == "eucarc" and file:
@@ -67,9 +72,8 @@ def open_target(
 
     Raises UsageError for a name or region that is not configured, and what the cloud raises.
     """
-    kind, _, rest = name.partition(":")
-    if kind == SANDBOX:
-        return _sandbox(name, home, like=rest, on_call=on_call, progress=progress)
+    if is_sandbox(name):
+        return _sandbox(name, home, like=name.partition(":")[2], on_call=on_call, progress=progress)
     found = configured.find(name).load()
     for warning in found.warnings:
         progress.note(warning)
