@@ -158,8 +158,8 @@ class Worker:
 class Beside(Background[Result]):
     """One call that runs beside a block and never outlives it: `work(stopped)` asks now and then whether to stop.
 
-    At the block's end it is waited for, and what it raised is raised. When the block itself raises, the call is told to
-    stop, waited for, and whatever becomes of it is forgotten.
+    At the block's end it is waited for, and what it raised is raised. When the block raises, or the waiting is
+    interrupted, the call is told to stop, waited for, and whatever becomes of it is forgotten.
     """
 
     def __init__(self, work: Callable[[Callable[[], bool]], Result]) -> None:
@@ -171,12 +171,11 @@ class Beside(Background[Result]):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is not None:
-                self._stop.set()
-            self.result()
-        except BaseException:
-            if kind is None:  # else the block's own error is told
-                raise
+            if kind is None:
+                self.result()
+        finally:
+            self._stop.set()
+            self._thread.join()
 
 
 # Locks and per-thread values are handed out here, so that nobody else needs the threading module.

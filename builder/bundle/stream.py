@@ -64,10 +64,11 @@ def write(
     """
     _check(reader, shape)
     deflater = Deflater(shape.compression)
+    progress.total(reader.virtual_size)
     head = tar.header(shape.name, reader.virtual_size)
     end = tar.trailer(len(head) + reader.virtual_size)
     with PartWriter(place, shape, key, done) as parts:
-        with pool.Beside(lambda stopped: _digest(reader, head, end, stopped)) as digest:
+        with pool.Beside(lambda stopped: _digest(reader, head, end, stopped, progress)) as digest:
             tape = _Tape(parts, deflater)
             parts.write(deflate.HEAD)
             tape.add(deflater.pack(head))
@@ -123,22 +124,23 @@ def _pack_image(reader: ImageReader, deflater: Deflater, tape: _Tape, progress: 
         data = _read(reader, piece)
         return piece, deflater.pack(data) if data != _ZERO else None
 
-    progress.total(reader.virtual_size)
     workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
     with closing(pool.in_order(pack, _pieces(reader), workers=workers, ahead=workers + 4)) as made:
         for piece, packed in made:
             for count in _shares(piece.zeros):
                 tape.add_zeros(count)
-                progress.advance(count * _CHUNK)
+                progress.advance(count * _CHUNK - _half(count * _CHUNK))
             if packed is None:
                 tape.add_zeros(1)
             elif piece.length:  # else the image ends with a hole of whole chunks
                 tape.add(packed)
-            progress.advance(piece.length)
+            progress.advance(piece.length - _half(piece.length))
 
 
-def _digest(reader: ImageReader, head: bytes, end: bytes, stopped: Callable[[], bool]) -> tuple[str, bytes]:
-    """Return the SHA-1 of the tar, and its CRC-32 and length as gzip has them; something else once `stopped`."""
+def _digest(
+    reader: ImageReader, head: bytes, end: bytes, stopped: Callable[[], bool], progress: Progress
+) -> tuple[str, bytes]:
+    """Return the SHA-1 of the tar, and its CRC-32 and length as gzip has them; nothing true once `stopped`."""
     sha1, total = hashlib.sha1(usedforsecurity=False), Sum()
     zero = deflate.crc32(_ZERO)
 
@@ -151,20 +153,28 @@ def _digest(reader: ImageReader, head: bytes, end: bytes, stopped: Callable[[], 
     pieces = pool.in_order(lambda piece: (piece, _read(reader, piece)), _pieces(reader), workers=1, ahead=4)
     with closing(pieces):
         for piece, data in pieces:
-            for _ in range(piece.zeros):
-                sha1.update(_ZERO)
-                total.add(zero, _CHUNK)
+            for count in _shares(piece.zeros):
                 if stopped():
-                    break
+                    return "", b""
+                for _ in range(count):
+                    sha1.update(_ZERO)
+                    total.add(zero, _CHUNK)
+                progress.advance(_half(count * _CHUNK))
             if stopped():
-                break
+                return "", b""
             add(data)
+            progress.advance(_half(piece.length))
     add(end)
     return sha1.hexdigest(), total.tail()
 
 
 def _read(reader: ImageReader, piece: _Piece) -> bytes:
     return bytes(piece.length) if piece.hole else reader.pread(piece.length, piece.offset)
+
+
+def _half(count: int) -> int:
+    """Return what of `count` bytes the SHA-1 tells of as progress; whoever writes tells of the rest."""
+    return count // 2
 
 
 def _shares(count: int) -> Iterator[int]:

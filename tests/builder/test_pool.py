@@ -1,3 +1,5 @@
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -131,6 +133,27 @@ def test_when_the_block_raises_it_is_stopped_and_waited_for(ends):
 
     with pytest.raises(KeyboardInterrupt), Beside(work):
         raise KeyboardInterrupt
+    assert seen == ["stopped"]
+
+
+def test_ctrl_c_while_it_is_waited_for_stops_it():
+    seen: list[str] = []
+
+    def work(stopped: Callable[[], bool]) -> None:
+        while not stopped():
+            time.sleep(0.001)
+        seen.append("stopped")
+
+    def interrupt() -> None:
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def wait() -> None:
+        with Beside(work):
+            Background(interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        wait()
     assert seen == ["stopped"]
 
 
