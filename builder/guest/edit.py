@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.crashpoint import reach
 from builder.guest import overlay, sparsify
 from builder.guest.edits import Command, CopyOut, Edit, GiveBack, Unchanged
 from builder.guest.facts import GuestFacts
@@ -57,19 +58,24 @@ def edit_image(
     and the caller hands on `base`. `exchange` says where files to copy in are, and where those copied out go. A
     `session` that was launched ahead is used, and ended in any case: its appliance has seen an untrusted image; one
     without the network that the plans need is replaced. Raises GuestError, FormatRefused, InputError, DiskFull,
-    HostError; then `target` is gone too.
+    HostError; then `target` is gone too. Killed at any moment, it leaves `base` as it was, at most a `target` that
+    nobody has sealed, and an appliance that ends by itself within seconds.
     """
     with _session(plans, session) as appliance:
         try:
             layer = overlay.create(base, target, backing_name=backing_name)
             progress.note("waiting for the appliance")
             progress.note(f"appliance launched in {appliance.launched():.1f} s")
+            reach("guest.launched")
             appliance.attach(layer)
+            reach("guest.attached")
             guest = Guest(appliance, exchange)
             outcomes = [_run(guest, plan, progress) for plan in plans]
             if any(_changes(outcome) for outcome in outcomes):
                 guest.trim()
+                reach("guest.trimmed")
                 appliance.detach()
+                reach("guest.detached")
             else:
                 target.unlink()
         except BaseException:
@@ -90,11 +96,13 @@ def _run(guest: Guest, plan: Plan, progress: Progress) -> Outcome:
     decided = plan.decide(guest)
     if isinstance(decided, Unchanged):
         return Outcome(why=decided.why)
+    reach("guest.decided")
     made, shown, idle = [], [], "nothing to do"
     for edit in decided:
         if isinstance(edit, Command):
             progress.note(f"{edit.why} (at most {edit.limit:g} s)")
         output = guest.apply(edit)
+        reach("guest.edited")
         if isinstance(edit, GiveBack) and output.startswith(sparsify.NOTHING):
             idle = output  # which shows only when it was tried
             continue

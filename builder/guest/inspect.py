@@ -14,12 +14,15 @@ from builder.errors import EmiError
 from builder.guest import cloudinit, fstab
 from builder.guest.accounts import User, read_accounts
 from builder.guest.boot_entries import BootEntry, boot_configs, boot_entries
+from builder.guest.boot_partition import boot_partition
 from builder.guest.drivers import GROUPS, drivers, kernels
 from builder.guest.facts import Filesystem, GuestFacts
 from builder.guest.kernels import find
+from builder.guest.layout import DiskReader
 from builder.guest.os import System, read_system
 from builder.guest.passwords import lets_in, passwords
 from builder.image.identity import printable
+from builder.image.inspect import look_inside
 
 _SYSTEM_USERS = 1000  # people's accounts have this number and more (500 on EL5 and EL6), but for root
 _KEYS = (".ssh/authorized_keys", ".ssh/authorized_keys2")
@@ -130,10 +133,12 @@ def _kernels(facts: GuestFacts) -> tuple[KernelFacts, ...]:
 
 
 def _boot(facts: GuestFacts) -> BootFacts:
-    entries: Sequence[BootEntry] = boot_entries(facts)
+    reader = DiskReader(facts.sectors, facts.disk_size)
+    apart = boot_partition(reader, look_inside(reader)[0])
+    entries: Sequence[BootEntry] = apart.entries if apart else boot_entries(facts)
     first = next((entry for entry in entries if not entry.rescue), None)
     return BootFacts(
-        configs=boot_configs(facts),
+        configs=(apart.config,) if apart else boot_configs(facts),
         kernel=first.kernel if first else "",
         arguments=" ".join(first.arguments) if first else "",
         entries=len(entries),
@@ -192,7 +197,10 @@ def describe(report: GuestReport) -> str:
     about = [system.architecture or "unknown architecture", f"{system.package_manager} packages", f"{system.init} init"]
     lines = [f"guest on {report.root}: {system}; {', '.join(about)}"]
     lines += [f"  filesystem {_filesystem(found)}" for found in report.filesystems]
-    lines += [line for kernel in report.kernels for line in _kernel(kernel)] or ["  no kernel"]
+    outside = report.boot is not None and bool(report.boot.kernel)
+    lines += [line for kernel in report.kernels for line in _kernel(kernel)] or [
+        f"  no kernel{' of its own' if outside else ''}"
+    ]
     lines += _loader(report.boot)
     lines += [f"  fstab: {line}" for line in report.fstab] or ["  fstab: no entries"]
     lines += _cloud_init(report.cloud)

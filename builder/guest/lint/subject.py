@@ -6,27 +6,27 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from builder.guest import cloudinit, fstab
 from builder.guest.accounts import Accounts, read_accounts
 from builder.guest.boot_entries import BootEntry, boot_entries
+from builder.guest.boot_partition import BootPartition, boot_partition
 from builder.guest.drivers import Drivers, Kernel, drivers, kernels
 from builder.guest.facts import Filesystem, GuestFacts
 from builder.guest.kernels import Found as KernelFiles
 from builder.guest.kernels import find
-from builder.guest.lint.boot_partition import BootPartition, boot_partition
+from builder.guest.layout import DiskReader
 from builder.guest.os import System, read_system
 from builder.guest.passwords import passwords
 from builder.image.firmware import Firmware, read_firmware
 from builder.image.inspect import look_inside
 from builder.image.partitions import PartitionTable
-from builder.image.stream import Extent, ImageReader
+from builder.image.stream import ImageReader
 
 Target = Literal["aws", "eucalyptus-kvm", "eucalyptus-xen", "qemu"]
 _TEXT = 1 << 20  # characters of a configuration file that are looked at,
 _LINE = 1024  # and of a line of it
-_BLOCK = 64 << 10  # bytes: a call of the appliance costs more than what it reads
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 
@@ -72,7 +72,7 @@ class Subject:
     @cached_property
     def reader(self) -> ImageReader:
         """The disk's own bytes."""
-        return self._reader or Sectors(self.facts)
+        return self._reader or DiskReader(self.facts.sectors, self.facts.disk_size)
 
     @cached_property
     def table(self) -> PartitionTable | None:
@@ -175,40 +175,3 @@ class Subject:
     def program(self, name: str) -> str | None:
         """Return where a program of that name is."""
         return self.first(*(posixpath.join(place, name) for place in ("/usr/sbin", "/usr/bin", "/sbin", "/bin")))
-
-
-class Sectors:
-    """The disk of a guest as an image is read, in blocks that are asked for once; its extents are not known."""
-
-    def __init__(self, facts: GuestFacts) -> None:
-        self._facts = facts
-        self._blocks: dict[int, bytes] = {}
-
-    @cached_property
-    def virtual_size(self) -> int:
-        """The disk's size, in bytes."""
-        return self._facts.disk_size
-
-    def extents(self) -> Iterator[Extent]:
-        """Yield the whole disk."""
-        yield Extent(0, self.virtual_size)
-
-    def pread(self, length: int, offset: int) -> bytes:
-        """Return exactly `length` bytes."""
-        first = offset // _BLOCK
-        held = b"".join(self._block(number) for number in range(first, (offset + length - 1) // _BLOCK + 1))
-        return held[offset - first * _BLOCK :][:length]
-
-    def _block(self, number: int) -> bytes:
-        if number not in self._blocks:
-            self._blocks[number] = self._facts.sectors(_BLOCK, number * _BLOCK)
-        return self._blocks[number]
-
-    def close(self) -> None:
-        """Nothing is to be released."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass

@@ -222,6 +222,9 @@ def test_the_menu_of_an_assembled_disk_is_judged_and_no_guest_step_edits_it(disk
         ("root-unstable-device", "no-serial-console", "quiet-boot"), menu
     )
     assert all(not finding.mends and "assemble the disk anew" in finding.advice for finding in found)
+    shown = guest_inspect.describe(guest_inspect.inspect(facts))
+    assert "  no kernel of its own\n  boot loader: partition 2: /boot/grub/grub.cfg, 1 entry\n" in shown
+    assert "    starts /boot/vmlinuz root=/dev/sda3 ro quiet\n" in shown
 
 
 def test_a_disk_that_is_larger_than_its_volume(disks, part):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from builder.bootable import menu
 from builder.guest.boot_entries import BootEntry, grub_entries
@@ -18,9 +18,9 @@ _TYPES = (*ESP_TYPES, "bc13c2ff-59e6-4262-a352-b275fd6f7172", "0x0c")
 
 @dataclass(frozen=True, kw_only=True)
 class BootPartition:
-    """Its number, its files (in capitals: BOOT/VMLINUZ), and what its menu starts."""
+    """Its menu's name for people, its files (in capitals: BOOT/VMLINUZ), and what the menu starts."""
 
-    number: int
+    config: str  # as no path of the guest leads there, so none of its steps changes it
     files: frozenset[str]
     entries: tuple[BootEntry, ...]
 
@@ -38,9 +38,7 @@ def boot_partition(reader: ImageReader, table: PartitionTable | None) -> BootPar
         files = frozenset(file.path for file in fat_files(inside, below="BOOT", depth=2) if file.size)
         text = fat_read(inside, menu.CONFIG)
         if text is not None and menu.KERNEL.upper() in files:
-            found = grub_entries(f"/{menu.CONFIG}", text.decode("utf-8", "surrogateescape"))
-            # As no path of the guest leads there, so none of its steps changes it.
-            where = f"partition {part.number}: /{menu.CONFIG}"
-            entries = tuple(replace(entry, config=where) for entry in found)
-            return BootPartition(number=part.number, files=files, entries=entries)
+            config = f"partition {part.number}: /{menu.CONFIG}"
+            found = grub_entries(config, text.decode("utf-8", "surrogateescape"))
+            return BootPartition(config=config, files=files, entries=tuple(found))
     return None
