@@ -14,6 +14,8 @@ from builder.errors import BundleRefused
 
 _OUT = 2 << 20  # bytes at once; handing a piece to another thread costs as much as hashing 80 kB
 MAGIC = b"\x1f\x8b\x08"
+# isal 1.9 takes a header with a checksum (FHCRC) for damaged when it comes in pieces; extra fields have up to 64 KiB.
+_HEADER = 70_000  # bytes
 # A member costs time however little it holds. bgzip's members, the smallest that a compressor makes, hold 64 KiB.
 _FREE_MEMBERS, _SMALLEST_MEMBER = 1000, 4096
 _ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)  # the package's stubs call it an instance
@@ -42,13 +44,14 @@ class Inflate:
                 yield data
             rest = self._filled(self._unused)
             members += 1
+            end = self._read - len(rest)
             if rest and not rest.startswith(MAGIC):
                 raise BundleRefused(
-                    f"bytes that are no gzip follow the gzip stream's end, before {self._at(self._read)}", hint=_DAMAGED
+                    f"bytes that are no gzip follow the gzip stream's end, from {self._at(end + 1)} on", hint=_DAMAGED
                 )
             if members > _FREE_MEMBERS and produced < members * _SMALLEST_MEMBER:
                 raise BundleRefused(
-                    f"the gzip stream has {members} members for {produced} bytes, before {self._at(self._read)}: "
+                    f"the gzip stream has {members} members for {produced} bytes, up to {self._at(end)}: "
                     "made to take time",
                     hint="No compressor does that. Do not use this bundle.",
                 )
@@ -79,7 +82,9 @@ class Inflate:
         return piece
 
     def _filled(self, rest: bytes) -> bytes:
-        """Return `rest` with as many bytes more as a magic needs, fewer only at the end."""
-        while len(rest) < len(MAGIC) and (piece := self._next()):
-            rest += bytes(piece)
-        return rest
+        """Return `rest` with as many bytes more as a member's header may need, fewer only at the end."""
+        found, length = [rest], len(rest)
+        while length < _HEADER and (piece := self._next()):
+            found.append(bytes(piece))
+            length += len(piece)
+        return b"".join(found)

@@ -9,6 +9,7 @@ import random
 import subprocess  # noqa: TID251 - the programs that classic tools made bundles with
 import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -271,3 +272,43 @@ def test_memory_does_not_grow_with_the_image(make, tmp_path):
     tracemalloc.stop()
     assert peak < 32 * MIB
     assert (tmp_path / "disk").stat().st_blocks == 0
+
+
+@pytest.mark.parametrize("part_size", [7, 1 << 20])
+def test_everything_that_a_gzip_header_may_hold(make, tmp_path, part_size):
+    def compress(data: bytes) -> bytes:
+        plain = gzip.compress(data)
+        flags = 0x02 | 0x04 | 0x08 | 0x10  # RFC 1952: FHCRC, FEXTRA, FNAME, FCOMMENT
+        header = plain[:3] + bytes([flags]) + plain[4:10]
+        header += (300).to_bytes(2, "little") + b"e" * 300 + b"n" * 400 + b"\0" + b"c" * 500 + b"\0"
+        return header + (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little") + plain[10:]
+
+    image = b"x" * 3000
+    bundle = make.bundled(make.plain_tar(image), size=3000, part_size=part_size, compress=compress)
+    assert bundle.unbundle(tmp_path / "disk") == image
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_altered_the_image_is_right_or_refused(make, sparse, tmp_path, seed):
+    """Bytes of a sparse tar's headers and maps, and of its gzip stream, altered at random; digests made to fit."""
+    numbers = random.Random(seed)
+    words = [*FORMATS.values()][5:9][seed % 4]
+    original = subprocess.run(["tar", "-c", *words, sparse.name], cwd=sparse.parent, capture_output=True, check=True)
+    for _ in range(12):
+        tar = bytearray(original.stdout)
+        gz = bytearray(gzip.compress(tar, 1))
+        if numbers.random() < 0.7:
+            for _ in range(numbers.randint(1, 3)):
+                tar[numbers.randrange(5000)] = numbers.choice((0, 1, 0x30, 0x37, 0x80, 0xFF, numbers.randrange(256)))
+            tar[148:156] = b"%06o\0 " % (sum(tar[:148]) + 8 * 32 + sum(tar[156:512]))
+            gz = bytearray(gzip.compress(tar, 1))
+        else:
+            gz[numbers.randrange(len(gz))] ^= 1 << numbers.randrange(8)
+        bundle = make.cut(make.encrypt(make.pkcs7(bytes(gz))), tar=bytes(tar), size=sparse.stat().st_size)
+        try:
+            image = bundle.unbundle(tmp_path / "disk")
+        except BundleRefused:
+            assert list(tmp_path.iterdir()) == []
+        else:
+            assert len(image) == sparse.stat().st_size
+            (tmp_path / "disk").unlink()
