@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -19,7 +22,6 @@ from builder.errors import UsageError
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _DER = b"\x30"  # the tag of an ASN.1 SEQUENCE
-_OLDEST = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,8 @@ class Certificate:
             held = ", ".join(kind for kind, _ in blocks) or "no PEM block, and it is not DER"
             raise UsageError(f"{where} holds no certificate: {held}", hint="Give an X.509 certificate, as PEM or DER.")
         try:
-            found = x509.load_pem_x509_certificate(ours[0]) if ours else x509.load_der_x509_certificate(pem)
+            with _quiet():
+                found = x509.load_pem_x509_certificate(ours[0]) if ours else x509.load_der_x509_certificate(pem)
             key = found.public_key()
         except (ValueError, UnsupportedAlgorithm) as error:
             raise UsageError(f"{where} holds a damaged certificate: {error}") from error
@@ -58,7 +61,7 @@ class Certificate:
             fingerprint=found.fingerprint(hashes.SHA1()).hex(":").upper(),  # noqa: S303 - the name everyone knows it by
             sha256=found.fingerprint(hashes.SHA256()).hex(),
             subject=_subject(found),
-            expires=_expiry(found),
+            expires=found.not_valid_after_utc,
             _key=key,
         )
 
@@ -185,16 +188,18 @@ def _blocks(data: bytes) -> list[tuple[str, bytes]]:
     return [(block[1].decode(), block[0]) for block in _BLOCK.finditer(data)]
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to itself what cryptography thinks of old certificates: a serial number of 0, a country of three letters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _subject(certificate: x509.Certificate) -> str:
     """Return who it names; "" where that is not readable, as nothing depends on it."""
     try:
-        return certificate.subject.rfc4514_string()
+        with _quiet():
+            return certificate.subject.rfc4514_string()
     except ValueError:
         return ""
-
-
-def _expiry(certificate: x509.Certificate) -> dt.datetime:
-    try:
-        return certificate.not_valid_after_utc
-    except ValueError:  # dates that no calendar has: they are shown, never acted on
-        return _OLDEST

@@ -60,6 +60,22 @@ def test_a_certificate_in_every_form_is_the_same(user) -> None:
         assert certificate.where == form
 
 
+OLD_WAYS = [
+    (b"\x02\x01\x01\x30", b"\x02\x01\x00\x30", "CN=emi test fixture\\, user"),  # the serial number 0
+    (b"\x06\x03\x55\x04\x03", b"\x06\x03\x55\x04\x06", "C=emi test fixture\\, user"),  # no country has so long a code
+    (b"fixture, user", b"fixture, us\xff\xff", ""),  # a subject in no encoding
+]
+
+
+@pytest.mark.parametrize(("old", "new", "subject"), OLD_WAYS)
+def test_what_only_people_read_in_a_certificate_does_not_matter(user, old, new, subject) -> None:
+    der = openssl("x509", "-in", user.certificate_file, "-outform", "DER")
+    assert old in der
+    odd = Certificate.load(der.replace(old, new), "odd.crt")  # a warning would fail the test
+    assert odd.subject == subject
+    assert odd.matches(user.key)
+
+
 def forms_of_a_key(file: Path) -> dict[str, bytes]:
     pem = file.read_bytes()
     return {
@@ -127,6 +143,10 @@ def test_what_is_no_certificate_is_refused(user, tmp_path) -> None:
         (damaged, "cert.pem holds a damaged certificate"),
         (pem[: len(pem) // 2], "cert.pem holds no certificate"),
         (b"\x30\x82\x01", "cert.pem holds a damaged certificate"),
+        (
+            openssl("x509", "-in", user.certificate_file, "-outform", "DER").replace(b"100101", b"101301"),
+            "cert.pem holds a dam",
+        ),
     ]
     for data, why in wrong:
         with pytest.raises(UsageError, match=f"^{why}"):
