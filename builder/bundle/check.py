@@ -28,10 +28,8 @@ from builder.errors import BundleRefused, EmiError
 from builder.progress import SILENT, Progress
 from builder.units import format_size
 
-_FIRST = 16  # bytes: a block of AES
-
-
 Reader = Literal["user", "cloud"]
+_FIRST = 16  # bytes: a block of AES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ def inspect(
     Raises BundleRefused for a manifest that cannot be read.
     """
     says = manifest.read(data, where=where)
-    told = _Told([], [*_beyond_limits(data, says)], [])
+    told = _Told([], [*_beyond_limits(says)], [])
     signed_by = _signature(data, says, certificates, where, told)
     opened_by, key = _keys(says, private_key, signed_by, told)
     parts: tuple[PartFound, ...] = ()
@@ -164,7 +162,10 @@ def _keys(
     says: Manifest, private_key: PrivateKey | None, signed_by: Verification | None, told: _Told
 ) -> tuple[tuple[Reader, ...], ContentKey | None]:
     both: tuple[tuple[Reader, Encrypted], ...] = (("user", says.for_user), ("cloud", says.for_cloud))
-    told.remarks.extend(f"the key is not encrypted for the {who}: EC2 refuses it" for who, held in both if not held.key)
+    if not says.for_user.key:
+        told.remarks.append("the key is not encrypted for the user: EC2 refuses it")
+    if not says.for_cloud.key:
+        told.remarks.append("the key is not encrypted for the cloud: none can run it")
     if private_key is None:
         told.unchecked.append("the encrypted key: no private key is given")
         return (), None
@@ -211,9 +212,7 @@ def _opens(open_part: OpenPart, key: ContentKey) -> bool:
     return not block or block.startswith(MAGIC)
 
 
-def _beyond_limits(data: bytes, says: Manifest) -> Iterator[str]:
-    if len(data) > limits.LARGEST_MANIFEST:
-        yield f"the manifest has {len(data)} bytes: Eucalyptus takes {limits.LARGEST_MANIFEST} at most by default"
+def _beyond_limits(says: Manifest) -> Iterator[str]:
     if says.size > limits.LARGEST_IMAGE_EUCALYPTUS:
         yield f"the image has {format_size(says.size)}: Eucalyptus takes 30 GiB at most by default, EC2 10 GiB"
     elif says.size > limits.LARGEST_IMAGE_EC2:

@@ -53,7 +53,7 @@ def unbundle(
     if manifest.size > max_size:
         raise BundleRefused(
             f"the manifest says that its image has {manifest.size} bytes, beyond the limit of {format_size(max_size)}",
-            hint="If it really is that large, raise max_size.",
+            hint="If it really is that large, raise it: `max_size: 200 GiB` in the `unbundle` step.",
         )
     keep_freed_memory()
     parts = Parts(manifest, open_part, progress)
