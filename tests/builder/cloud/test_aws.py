@@ -208,6 +208,6 @@ def test_what_the_cloud_cannot_do_is_refused_with_why_and_what_to_do_instead() -
 
 
 @pytest.mark.parametrize(("name", "admitted"), [("a b@[c]", True), ("ab", False), ("a" * 129, False), ("a+b", False)])
-def test_which_names_an_image_may_have_is_told_before_any_call(name: str, admitted: bool) -> None:
+def test_which_names_an_image_may_have_is_told_before_any_call(name, admitted) -> None:
     assert CAPABILITIES.ebs_direct
     assert CAPABILITIES.image_name.admits(name) == admitted

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
 import secrets
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from builder import proc
 from builder.bundle import keys, manifest, stream
 from builder.bundle.certificates import Certificate, PrivateKey
 from builder.bundle.records import Bundler, ContentKey, Manifest, Part, Shape
@@ -236,10 +239,9 @@ def settings_of(place: lifecycle.Endpoint) -> Settings:
     return replace(found, endpoints=endpoints, access_key=place.access_key, secret_key=place.secret_key)
 
 
-@pytest.fixture
-def cloud(place: lifecycle.Endpoint) -> Iterator[Eucalyptus]:
-    yield Eucalyptus(settings_of(place), release=Release.parse(place.release))
-    faults.clear(place)
+@pytest.fixture(scope="module")
+def cloud(place: lifecycle.Endpoint) -> Eucalyptus:
+    return Eucalyptus(settings_of(place), release=Release.parse(place.release))
 
 
 @pytest.fixture
@@ -290,20 +292,36 @@ def test_a_bundle_is_registered_and_carries_claim_and_tags(cloud, bundle, claim)
     cloud.deregister_image(image_id)
 
 
-def test_a_crash_between_registering_and_tagging_is_made_good(cloud, bundle, claim, place) -> None:
-    # What the killed process had done: the very request, and no tags.
-    image_id = cloud._call("ec2", "RegisterImage", **cloud._registration(claim, spec(bundle)))["ImageId"]
-    again = Eucalyptus(settings_of(place), release=Release((5, 1)))
-    assert again.find_images(claim) == []
-    assert again.register_image(claim, spec(bundle)) == image_id
-    assert [one.image_id for one in again.find_images(claim)] == [image_id]
-    assert again.image_by_name(spec(bundle).name).tags == {TAG: claim.token, "Name": "one"}
+REGISTERING = """
+import pickle, sys
+from builder.cloud.eucalyptus import Eucalyptus
+settings, release, claim, spec = pickle.loads(bytes.fromhex(sys.argv[1]))
+Eucalyptus(settings, release=release).register_image(claim, spec)
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "there", "tagged"),
+    [("before ec2:RegisterImage", 0, 0), ("after ec2:RegisterImage", 1, 0), ("after ec2:CreateTags", 1, 1)],
+)
+def test_a_kill_at_any_moment_leaves_one_image_and_it_is_found(cloud, bundle, claim, place, moment, there, tagged):
+    wanted = spec(bundle)
+    words = pickle.dumps((settings_of(place), NEW, claim, wanted)).hex()
+    proc.run([sys.executable, "-c", REGISTERING, words], environment={"EMI_CRASH_AT": moment}, allowed=[-9])
+    holder = cloud.image_by_name(wanted.name)
+    assert [holder is not None, len(cloud.find_images(claim))] == [there, tagged]
+    image_id = cloud.register_image(claim, wanted)
+    assert image_id == (holder.image_id if holder else image_id)
+    assert [one.image_id for one in cloud.find_images(claim)] == [image_id]
+    assert cloud.image_by_name(wanted.name).tags == {TAG: claim.token, "Name": "one"}
 
 
 def test_a_lost_answer_of_either_call_leaves_one_image(cloud, bundle, claim, place) -> None:
     lost = {"effect": "lost", "service": "ec2", "first": 1}
     faults.put(place, [{"call": "RegisterImage", **lost}, {"call": "CreateTags", **lost}])
     image_id = cloud.register_image(claim, spec(bundle))
+    assert [row.acted for row in faults.rows(place)] == [1, 1]
+    faults.clear(place)
     assert [one.image_id for one in cloud.find_images(claim)] == [image_id]
 
 
