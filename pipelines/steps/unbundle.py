@@ -6,11 +6,11 @@ from typing import BinaryIO
 
 from pydantic import Field
 
-from builder.bundle import keys, manifest, signature
+from builder.bundle import check, keys, manifest
 from builder.bundle.certificates import Certificate, PrivateKey
 from builder.bundle.unbundle import MAX_SIZE, unbundle
 from builder.cloud.identity import BundlingIdentity
-from builder.errors import BundleRefused, UsageError
+from builder.errors import UsageError
 from pipelines.artifact import Bundle, ImageFile
 from pipelines.step import Inputs, LocalStep, Options, Work
 from pipelines.values import Size
@@ -76,7 +76,5 @@ def _require_signature(data: bytes, identity: BundlingIdentity, where: str) -> N
             f"the certificate of account {identity.account} is not configured: nobody can tell who signed {where}",
             hint="Set EC2_CERT, or take it all the same: `unsigned: true`.",
         )
-    certificate = Certificate.load(identity.user_certificate, f"that of account {identity.account}")
-    found = signature.verify(data, certificate, where=where)
-    if not found.holds:
-        raise BundleRefused(f"{where}: {found}", hint="If you trust its source: `unsigned: true`.")
+    certificate = Certificate.load(identity.user_certificate, f"the certificate of account {identity.account}")
+    check.require_signature(data, certificate, where=where)
