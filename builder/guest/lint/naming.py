@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from builder.guest.facts import Filesystem
+from builder.guest.fstab import escape
 from builder.guest.lint.devices import Device, device
 from builder.guest.lint.remaking import ASSEMBLED, LABEL, by_grub
 from builder.guest.lint.rule import Found, Mend, Rule
@@ -64,6 +65,8 @@ def fstab_absent_device(subject: Subject) -> Iterator[Found]:
     systemd waits 90 s for the device, then stops in emergency mode, where nobody can log in. Source: systemd.mount(5),
     "nofail"; EC2 User Guide, "Make an Amazon EBS volume available for use", which asks for it.
     """
+    # `alone` comments out what is not on the disk, and with it what else is on it.
+    shared = any(found.filesystem and line.entry and line.entry.mount_point != "/" for line, found in _named(subject))
     for line, found in _named(subject):
         entry = line.entry
         assert entry is not None
@@ -77,6 +80,7 @@ def fstab_absent_device(subject: Subject) -> Iterator[Found]:
             + (": the boot waits 90 s for it" if swap else ""),
             where=line.where,
             quote=line.text,
+            mends=(Mend(step="fstab", options={"alone": True}),) if found.how == "tag" and not shared else (),
             advice="Remove the line, or add `nofail` to its options, with a `files` or `run` step.",
         )
 
@@ -106,6 +110,10 @@ def fstab_no_root(subject: Subject) -> Iterator[Found]:
         return
     if subject.system.family == "flatcar":  # it mounts its root from the initramfs, writable, by itself
         return
+    label = subject.root.label or LABEL
+    wanted = f"{escape(f'LABEL={label}')} / {subject.root.type} defaults 0 1"
+    write = Mend(step="files", options={"entries": [{"path": "/etc/fstab", "content": f"{wanted}\n"}]})
+    named = () if subject.root.label else (Mend(step="label", options={"label": label}),)
     for entry in subject.boot_entries[:1]:
         if "rw" not in entry.arguments:
             yield Found(
@@ -113,8 +121,8 @@ def fstab_no_root(subject: Subject) -> Iterator[Found]:
                 what="there is no entry for /, and the kernel is not told `rw`: the root may stay read-only",
                 where="/etc/fstab",
                 quote=entry.text,
-                advice=f"Write an entry such as `LABEL={subject.root.label or LABEL} / {subject.root.type} "
-                "defaults 0 1` with a `files` step.",
+                mends=() if any(line.entry for line in subject.fstab) else (*named, write),
+                advice=f"Write an entry such as `{wanted}` with a `files` step.",
             )
 
 
@@ -237,9 +245,9 @@ def _by_label(subject: Subject) -> tuple[Mend, ...]:
 RULES = (
     Rule(check=fstab_unstable_device, worst="error", mended_by=("fstab",)),
     Rule(check=fstab_root_mismatch, worst="error", mended_by=("fstab",)),
-    Rule(check=fstab_absent_device, worst="error"),
+    Rule(check=fstab_absent_device, worst="error", mended_by=("fstab",)),
     Rule(check=fstab_broken_line, worst="warning"),
-    Rule(check=fstab_no_root, worst="warning"),
+    Rule(check=fstab_no_root, worst="warning", mended_by=("label", "files")),
     Rule(check=root_unstable_device, worst="error", mended_by=("label", "grub")),
     Rule(check=root_mismatch, worst="error", mended_by=("label", "grub")),
     Rule(check=duplicate_name, worst="error"),

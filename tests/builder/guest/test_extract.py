@@ -60,6 +60,13 @@ class Layouts:
         esp = self.part(type="vfat", size=34, code="ef00", files={"EFI/x": b""})
         return self.disks.gpt("d.raw", [esp, self.root(name="system")]), (35 * MIB, 32 * MIB)
 
+    def gpt_boot_apart(self) -> tuple[Path, tuple[int, int]]:
+        boot = self.part(type="ext3", size=16, label="boot", uuid=BOOT, files={"vmlinuz": b"k"})
+        swap = self.part(type="swap", size=8, code="8200", uuid=SWAP)
+        root = self.root(spec="/dev/nvme0n1p3")
+        root.files["etc/fstab"] += BESIDE.encode()
+        return self.disks.gpt("d.raw", [boot, swap, root]), (25 * MIB, 32 * MIB)
+
     def hybrid(self) -> tuple[Path, tuple[int, int]]:
         disk, place = self.gpt()
         self.disks.run("sgdisk", "-h", "2", disk)
@@ -124,8 +131,18 @@ def _filled(group: str, name: str) -> list[tuple]:
     return [*made, ("umount_all",), ("vg_activate_all", False)]
 
 
-LEAN = ["swap_first_boot_apart_root_logical", "sectors_of_4096", "btrfs_in_a_subvolume"]
-MORE = ["mbr", "gpt", "hybrid", "xfs", "btrfs", "lvm", "lvm_in_pieces", "lvm_striped", "no_table"]
+# Where the root is named in these, and what their fstab says after `label` and `fstab` on the whole disk.
+IN_PLACE = {
+    "gpt_boot_apart": ("/dev/sda3", [("LABEL=boot", "/boot"), (f"UUID={SWAP}", "none")]),
+    "swap_first_boot_apart_root_logical": ("/dev/sda6", [(f"UUID={BOOT}", "/boot"), (f"UUID={SWAP}", "none")]),
+    "sectors_of_4096": ("/dev/sda2", []),
+    "xfs": ("/dev/sda1", []),
+    "btrfs_in_a_subvolume": ("/dev/sda1", []),
+    "lvm": ("/dev/vg0/root", []),
+    "no_table": ("/dev/sda", []),
+}
+LEAN = ["swap_first_boot_apart_root_logical", "sectors_of_4096", "btrfs_in_a_subvolume", "no_table"]
+MORE = ["mbr", "gpt", "gpt_boot_apart", "hybrid", "xfs", "btrfs", "lvm", "lvm_in_pieces", "lvm_striped"]
 MORE += ["group_on_the_whole_disk"]
 
 
@@ -163,26 +180,47 @@ def label_and_name(root: Layer, appliance, target: Path, layout: str) -> None:
     appliance.attach(create(root, target, backing_name="root"))
     try:
         guest = Guest(appliance)
-        assert guest.root == "/dev/sda"
-        assert guest.read("/etc/marker") == b"this is the root\n"
-        for step, options in ((Label(), LabelOptions(label="new")), (Fstab(), FstabOptions(alone=True))):
-            edits = step.edits(options, guest, {})
-            assert not isinstance(edits, Unchanged)
-            for edit in edits:
-                guest.apply(edit)
-            assert isinstance(step.edits(options, guest, {}), Unchanged)
-        entries = [line.entry for line in fstab.parse(guest.read("/etc/fstab")) if line.entry]
-        assert [(entry.spec, entry.mount_point) for entry in entries] == [("LABEL=new", "/"), ("proc", "/proc")]
-        lines = guest.read("/etc/fstab").splitlines()
-        assert lines[1].split()[:2] == [b"LABEL=new", b"/"]
-        assert (lines[0], lines[2]) == (b"# made by the installer", b"proc\t/proc\tproc\tdefaults\t0 0")
-        assert guest.filesystem("/dev/sda").label == "new"
+        assert relabelled(guest, FstabOptions(alone=True)) == ("/dev/sda", [])
         if layout == "btrfs_in_a_subvolume":
             guest.disk.unmount()
             appliance.call("mount_options", "subvol=@home", "/dev/sda", "/")
             assert appliance.call("pread", "/mine", 9, 0) == b"kept\n"
     finally:
         appliance.detach()
+
+
+def relabelled(guest: Guest, options: FstabOptions) -> tuple[str, list[tuple[str, str]]]:
+    """Run both steps, twice; return the root's device and the entries beside those that the tree began with."""
+    assert guest.read("/etc/marker") == b"this is the root\n"
+    for step, given in ((Label(), LabelOptions(label="new")), (Fstab(), options)):
+        edits = step.edits(given, guest, {})
+        assert not isinstance(edits, Unchanged)
+        for edit in edits:
+            guest.apply(edit)
+        assert isinstance(step.edits(given, guest, {}), Unchanged)
+    data = guest.read("/etc/fstab")
+    entries = [(line.entry.spec, line.entry.mount_point) for line in fstab.parse(data) if line.entry]
+    assert entries[:2] == [("LABEL=new", "/"), ("proc", "/proc")]
+    lines = data.splitlines()
+    assert lines[1].split()[:2] == [b"LABEL=new", b"/"]
+    assert (lines[0], lines[2]) == (b"# made by the installer", b"proc\t/proc\tproc\tdefaults\t0 0")
+    assert guest.filesystem(guest.root).label == "new"
+    return guest.root, entries[2:]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "gpt_boot_apart" else pytest.param(name, marks=pytest.mark.sweep) for name in IN_PLACE],
+)
+def test_the_root_is_labelled_where_it_lies(name, layouts, appliance, tmp_path):
+    disk, _ = getattr(layouts, name)()
+    before = disk.read_bytes()
+    appliance.attach(create(Layer(path=disk, format="raw"), tmp_path / "edited.qcow2", backing_name="disk"))
+    try:
+        assert relabelled(Guest(appliance), FstabOptions()) == IN_PLACE[name]
+    finally:
+        appliance.detach()
+    assert disk.read_bytes() == before
 
 
 @pytest.mark.parametrize(
