@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import subprocess  # noqa: TID251 - a web server of its own, and the tools that make what publishers have
@@ -23,8 +24,9 @@ from builder.bundle.folder import parts_in
 from builder.bundle.unbundle import unbundle
 from builder.cloud.counterparts import counterpart
 from builder.cloud.fetch_bundle import fetch_bundle
-from builder.errors import UsageError
+from builder.errors import BundleRefused, CloudConflict, UsageError
 from builder.sandbox import lifecycle
+from pipelines import cli
 from pipelines.home import Home
 from pipelines.targets import Target, open_target
 
@@ -237,6 +239,47 @@ def test_an_ami_becomes_an_emi_its_parts_untouched(emi: Any, disk: Path, tmp_pat
     (stored,) = (emi.home / "store" / "objects").glob(f"*/{inside}")
     tool("cmp", disk, stored)
     assert stored.stat().st_blocks * 512 < 16 * MIB
+
+
+def test_without_a_recipe_and_with_a_cloud(emi: Any, disk: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMI_HOME", str(emi.home))
+
+    def run(*words: str | Path) -> Any:
+        capsys.readouterr()
+        cli.app([*map(str, words), *LIKE_EUCALYPTUS, "--json"], standalone_mode=False)
+        return json.loads(capsys.readouterr().out)
+
+    run("bundle", disk, "-p", "plain")
+    manifest = tmp_path / "plain.manifest.xml"
+    cut = emi("upload", manifest, "plain/x/y", *LIKE_EUCALYPTUS, EMI_CRASH_AT="after s3:PutObject@2")
+    assert cut.code == -9, cut.err
+    location = "plain/x/y/plain.manifest.xml"
+    assert run("upload", manifest, "plain/x/y") == {"location": location, "parts": 2, "sent": 0}
+    assert run("upload", manifest, "plain/x/y")["sent"] == 0
+    again = Path("again")
+    got = run("fetch-bundle", location, "-d", again)
+    assert (got["kept"], sorted(path.name for path in again.iterdir())) == (
+        0,
+        ["plain.manifest.xml", "plain.part.00", "plain.part.01"],
+    )
+    assert run("bundle-info", again / "plain.manifest.xml")["problems"] == []
+    run("unbundle", again / "plain.manifest.xml", "--to", "image")
+    tool("cmp", disk, "image")
+    for name in ("plain.manifest.xml", "plain.part.00", "plain.part.01"):
+        Path(name).unlink()
+    run("bundle", disk, "-p", "plain")  # another key, so another bundle
+    with pytest.raises(CloudConflict, match=r"plain\.manifest\.xml exists already: the manifest of another bundle"):
+        run("upload", manifest, "plain/x/y")
+    os.truncate("plain.part.01", 100)
+    with pytest.raises(BundleRefused, match=r"plain\.part\.01"):
+        run("upload", manifest, "plain/elsewhere")
+    moved = again / "plain.manifest.xml"
+    cli.app(
+        ["migrate-manifest", str(moved), "--from", "sandbox:eucalyptus", "--cloud", "sandbox"], standalone_mode=False
+    )
+    cli.app(["unbundle", str(moved), "--to", "moved", "--cloud", "sandbox"], standalone_mode=False)
+    tool("cmp", disk, "moved")
 
 
 @pytest.mark.sweep
