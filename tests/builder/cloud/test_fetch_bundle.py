@@ -19,6 +19,7 @@ from builder.bundle import manifest
 from builder.cloud.fetch_bundle import fetch_bundle
 from builder.cloud.s3 import S3
 from builder.errors import BundleRefused, BusyError, CloudNotFound, HostError
+from builder.sandbox.faults import client
 
 ROOT = Path(__file__).parents[3]
 BUNDLE = ROOT / "fixtures/bundles/euca2ools-3.4"
@@ -237,3 +238,39 @@ def test_a_directory_that_cannot_be_made(place, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match="file/here cannot be made: Not a directory"):
         place.fetch(tmp_path / "file" / "here")
+
+
+@pytest.fixture
+def faults(running):
+    """Put a table of faults into the sandbox; it is cleared afterwards, and each must have acted."""
+    yield lambda *table: client.put(running, [{"service": "s3", "call": "GetObject", **fault} for fault in table])
+    acted = [row.acted for row in client.rows(running)]
+    client.clear(running)
+    assert acted
+    assert all(acted)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"effect": "reset"},
+        {"effect": "reset-body"},
+        {"effect": "corrupt"},
+        {"effect": "internal-error"},
+        {"effect": "throttle"},
+    ],
+)
+def test_what_fails_on_the_way_is_asked_for_again(place, faults, tmp_path, fault):
+    place.store()
+    faults({**fault, "after": 1, "first": 1})  # the manifest passes
+    place.fetch(tmp_path, workers=1)
+    assert is_whole(tmp_path)
+    assert place.calls["GetObject"] == 1 + 1 + len(NAMES)
+
+
+def test_damaged_on_the_way_each_time(place, faults, tmp_path):
+    place.store()
+    faults({"effect": "corrupt", "after": 1})
+    with pytest.raises(BundleRefused, match="arrived twice with the SHA-1"):
+        place.fetch(tmp_path, workers=1)
+    assert list(tmp_path.iterdir()) == []
