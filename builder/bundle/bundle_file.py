@@ -77,10 +77,10 @@ def bundle_file(
     except OSError as error:
         raise UsageError(f"{directory} cannot be written: {error.strerror}", hint="Name another place.") from error
     with scratch as name, _opened(image, said) as reader:
-        key = _derived(reader, shape, owner) if reproducible else ContentKey.fresh()
+        key = derived_key(content_digest(reader), shape, owner) if reproducible else ContentKey.fresh()
         place = Path(name)
         made = stream.write(reader, place, shape, key, progress=progress)
-        says = _manifest(made, shape, owner, said, key)
+        says = manifest_of(made, shape, owner, said, key)
         durable.write_file(place / target.name, manifest.write(says, owner.private_key))
         for file in (*(part.filename for part in made.parts), target.name):  # the manifest last: the commit point
             durable.fsync_file(place / file)
@@ -95,13 +95,14 @@ def _opened(image: Path, said: Said) -> ImageReader:
     return open_image(image, checked(image, said.format).format if said.type == "machine" else "raw")
 
 
-def _derived(reader: ImageReader, shape: Shape, owner: Owner) -> ContentKey:
+def derived_key(content: str, shape: Shape, owner: Owner) -> ContentKey:
+    """Return the key of a reproducible bundle of an image with this content digest (`blocks:HEX`)."""
     certificates = [found for found in (owner.user, owner.cloud) if found]
-    seed = content_digest(reader).encode()
-    return keys.derived(seed, certificates=certificates, shape=shape, secret=owner.private_key)
+    return keys.derived(content.encode(), certificates=certificates, shape=shape, secret=owner.private_key)
 
 
-def _manifest(made: Stream, shape: Shape, owner: Owner, said: Said, key: ContentKey) -> Manifest:
+def manifest_of(made: Stream, shape: Shape, owner: Owner, said: Said, key: ContentKey) -> Manifest:
+    """Return what the manifest of a bundle that was just made says, not signed yet."""
     says = Manifest(
         bundler=Bundler(name="emi", version=version("emi-pipelines"), release="0"),
         architecture=said.architecture,

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from builder import durable, pool
-from builder.bundle import keys, manifest, stream
+from builder.bundle import manifest, stream
+from builder.bundle.bundle_file import Owner, Said, derived_key, manifest_of
 from builder.bundle.certificates import Certificate, PrivateKey
 from builder.bundle.limits import LARGEST_IMAGE_EC2, PART_SIZE
-from builder.bundle.records import Bundler, ContentKey, Manifest, Part, Shape, Stream, WrittenPart
+from builder.bundle.records import ContentKey, Manifest, Shape, WrittenPart
 from builder.bundle.records import Mapping as DeviceMapping
 from builder.crashpoint import reach
 from builder.errors import InputError, UsageError
 from builder.image.reader import open_image
 from builder.image.stream import ImageReader
+from builder.image.write import content_digest
 from builder.units import format_size
 from pipelines.artifact import Bundle, File, ImageFile
 from pipelines.step import Foreseen, ForeseenBundle, Inputs, LocalStep, Options, Outside, Work
@@ -106,30 +105,30 @@ class BundleStep(LocalStep[BundleOptions]):
 
     def pin(self, options: BundleOptions, outside: Outside) -> Mapping[str, Any]:
         """Return whose bundle it is: the account, and the certificates' SHA-256; the cloud may be asked for its own."""
-        return _Identity.of(options, outside).pins()
+        return _pins(_owner(options, outside))
 
     def build(self, options: BundleOptions, inputs: Inputs, work: Work) -> Bundle:
         """Make the parts and seal each as it is whole, then the manifest."""
-        identity = _Identity.of(options, work.outside)
-        if identity.pins() != work.pins:
+        owner = _owner(options, work.outside)
+        if _pins(owner) != work.pins:
             raise UsageError(
                 "the account or a certificate for bundles changed after this run began",
                 hint="Run again: the bundle will be made for what is configured now.",
             )
         source = inputs.source
         assert isinstance(source, ImageFile | File)
-        shape = Shape(name=options.name, part_size=options.part_size, compression=options.compression)
-        key = _content_key(options, source, identity, shape, work)
         place = work.scratch / "parts"
         if place.exists():
             shutil.rmtree(place)
         place.mkdir()
         with _opened(options, source, work) as reader, _Sealing(options.name, work) as sealing:
             _require_size(options, source, reader, work)
-            made = stream.write(reader, place, shape, key, done=sealing.take, progress=work.progress)
+            key = _content_key(options, source, reader, owner, work)
+            made = stream.write(reader, place, _shape(options), key, done=sealing.take, progress=work.progress)
             parts = sealing.parts()
+        says = manifest_of(made, _shape(options), owner, _said(options), key)
         return Bundle(
-            manifest=_sealed_manifest(_manifest(options, made, identity, key), identity, work),
+            manifest=_sealed_manifest(says, owner, work),
             parts=parts,
             type=options.type,
             architecture=options.architecture,
@@ -137,49 +136,38 @@ class BundleStep(LocalStep[BundleOptions]):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Identity:
-    """Whose bundle it is, who signs it and who reads it."""
+def _owner(options: BundleOptions, outside: Outside) -> Owner:
+    """Return what the options say, and what they do not say as the run's cloud has it. Raises UsageError."""
+    given = (options.account, options.user_certificate, options.private_key, options.cloud_certificate)
+    configured = None if all(given) else outside.site(None).bundling()
 
-    account: str
-    user: Certificate | None
-    private_key: PrivateKey | None
-    cloud: Certificate
+    def read(name: str | None, found: bytes | None) -> bytes | None:
+        return _read(name, outside) if name else found
 
-    @classmethod
-    def of(cls, options: BundleOptions, outside: Outside) -> _Identity:
-        """Return what the options say, and what they do not say as the run's cloud has it. Raises UsageError."""
-        given = (options.account, options.user_certificate, options.private_key, options.cloud_certificate)
-        configured = None if all(given) else outside.site(None).bundling()
+    user = read(options.user_certificate, configured.user_certificate if configured else None)
+    private_key = read(options.private_key, configured.private_key if configured else None)
+    cloud = read(options.cloud_certificate, configured.cloud_certificate if configured else None)
+    account = options.account or (configured.account if configured else "")
+    assert cloud is not None
+    owner = Owner(
+        account=account.replace("-", ""),
+        cloud=Certificate.load(cloud, options.cloud_certificate or "the cloud's certificate"),
+        user=Certificate.load(user, options.user_certificate or "the account's certificate") if user else None,
+        private_key=PrivateKey.load(private_key, options.private_key or "the account's key") if private_key else None,
+    )
+    if owner.user and owner.private_key:
+        owner.user.require(owner.private_key)
+    return owner
 
-        def read(name: str | None, found: bytes | None) -> bytes | None:
-            return _read(name, outside) if name else found
 
-        user = read(options.user_certificate, configured.user_certificate if configured else None)
-        private_key = read(options.private_key, configured.private_key if configured else None)
-        cloud = read(options.cloud_certificate, configured.cloud_certificate if configured else None)
-        account = options.account or (configured.account if configured else "")
-        assert cloud is not None
-        made = cls(
-            account=account.replace("-", ""),
-            user=Certificate.load(user, options.user_certificate or "the account's certificate") if user else None,
-            private_key=PrivateKey.load(private_key, options.private_key or "the account's key")
-            if private_key
-            else None,
-            cloud=Certificate.load(cloud, options.cloud_certificate or "the cloud's certificate"),
-        )
-        if made.user and made.private_key:
-            made.user.require(made.private_key)
-        return made
-
-    def pins(self) -> dict[str, Any]:
-        """Return what the key of the step holds of it."""
-        return {
-            "account": self.account,
-            "cloud_certificate": self.cloud.sha256,
-            "user_certificate": self.user.sha256 if self.user else None,
-            "signed": self.private_key is not None,
-        }
+def _pins(owner: Owner) -> dict[str, Any]:
+    """Return what the key of the step holds of whose bundle it is."""
+    return {
+        "account": owner.account,
+        "cloud_certificate": owner.cloud.sha256,
+        "user_certificate": owner.user.sha256 if owner.user else None,
+        "signed": owner.private_key is not None,
+    }
 
 
 class _Sealing:
@@ -233,12 +221,12 @@ def _require_size(options: BundleOptions, source: ImageFile | File, reader: Imag
 
 
 def _content_key(
-    options: BundleOptions, source: ImageFile | File, identity: _Identity, shape: Shape, work: Work
+    options: BundleOptions, source: ImageFile | File, reader: ImageReader, owner: Owner, work: Work
 ) -> ContentKey:
     """Return the key of this execution: derived, or drawn once and kept in scratch until the bundle is finished."""
     if options.reproducible:
-        certificates = [found for found in (identity.user, identity.cloud) if found]
-        return keys.derived(_seed(source), certificates=certificates, shape=shape, secret=identity.private_key)
+        known = isinstance(source, ImageFile) and source.format == "raw" and source.window is None
+        return derived_key(source.digest if known else content_digest(reader), _shape(options), owner)
     path = work.scratch / _KEY
     if path.exists():
         kept = path.read_bytes()
@@ -249,45 +237,31 @@ def _content_key(
     return drawn
 
 
-def _seed(source: ImageFile | File) -> bytes:
-    """Return what stands for the image's content, whatever travels beside it and whatever it is called."""
-    if isinstance(source, File):
-        return source.digest.encode()
-    return json.dumps(source.model_dump(mode="json", exclude={"kernel", "ramdisk"}), sort_keys=True).encode()
+def _shape(options: BundleOptions) -> Shape:
+    return Shape(name=options.name, part_size=options.part_size, compression=options.compression)
 
 
-def _manifest(options: BundleOptions, made: Stream, identity: _Identity, key: ContentKey) -> Manifest:
-    unsigned = Manifest(
-        bundler=Bundler(name="emi", version=version("emi-pipelines"), release="0"),
+def _said(options: BundleOptions) -> Said:
+    return Said(
         architecture=options.architecture,
+        type=options.type,
+        kernel_id=options.kernel_id,
+        ramdisk_id=options.ramdisk_id,
         mappings=tuple(
             DeviceMapping(virtual=virtual, device=device) for virtual, device in options.block_device_mappings.items()
         ),
         product_codes=options.product_codes,
-        kernel_id=options.kernel_id,
-        ramdisk_id=options.ramdisk_id,
-        name=options.name,
-        user=identity.account,
-        type=options.type,
-        tar_sha1=made.tar_sha1,
-        size=made.size,
-        bundled_size=made.bundled_size,
-        for_cloud=keys.encrypt(key, identity.cloud),
-        parts=tuple(Part(filename=part.filename, sha1=part.sha1) for part in made.parts),
     )
-    if identity.user is None:
-        return unsigned
-    return replace(unsigned, for_user=keys.encrypt(key, identity.user))
 
 
-def _sealed_manifest(unsigned: Manifest, identity: _Identity, work: Work) -> File:
-    if identity.private_key is None:
+def _sealed_manifest(unsigned: Manifest, owner: Owner, work: Work) -> File:
+    if owner.private_key is None:
         work.progress.note(
             "no private key is configured: the manifest is unsigned, which only Eucalyptus from 4.2 takes"
         )
     name = f"{unsigned.name}.manifest.xml"
     path = work.scratch / name
-    durable.write_file(path, manifest.write(unsigned, identity.private_key))
+    durable.write_file(path, manifest.write(unsigned, owner.private_key))
     return work.store.seal_file(path, name=name)
 
 

@@ -28,7 +28,7 @@ from pipelines.targets import Target
 STEP = load("bundle")
 KEYS = Path(__file__).parents[3] / "fixtures/bundles/keys"
 MIB = 1 << 20
-SIZE = 5 * MIB + 12345
+SIZE = 5 * MIB + 25 * 512  # no whole number of chunks
 OPTIONS = {"name": "x", "part_size": 256 << 10}
 
 
@@ -149,6 +149,10 @@ def test_reproducible_bundles_have_the_same_parts_for_the_same_people_only(store
     first, again = (make(image, work(store, tmp_path, options, name), reproducible=True) for name in ("a", "b"))
     assert first.parts == again.parts
     assert not (tmp_path / "a" / "content-key").exists()
+    target = tmp_path / "layer.qcow2"
+    overlay.create(store.layer(image), target, backing_name=store.backing_name(image.digest))
+    layer = store.seal_layer(target, image)  # the same content in another file
+    assert make(layer, work(store, tmp_path, options, "l"), reproducible=True).parts == first.parts
     others = outside(store, tmp_path, lambda: identity("other"))
     assert make(image, work(store, tmp_path, options, "c", outside=others), reproducible=True).parts != first.parts
 
