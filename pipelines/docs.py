@@ -152,8 +152,8 @@ def lint_page() -> str:
         "`emi lint IMAGE --for aws` looks, before an upload, for what keeps an image from booting in a cloud, and for",
         "what leaks out of it; the step [`lint`](steps.md#lint) does so within a recipe. The image may be meant for",
         f"{_either([f'`{target}`' for target in TARGETS])}. Nothing is changed. `--fix` prints the recipe",
-        "steps that mend what was found, `--except RULE` leaves a rule out, `--volume-size GIB` tells the volume that it is",
-        "to become, `--json` is for programs.",
+        "steps that mend what was found, `--except RULE` leaves a rule out, `--volume-size GIB` tells the volume that",
+        "it is to become, `--json` is for programs.",
         "",
         *(f"- **{severity}**: {meaning}." for severity, meaning in SEVERITIES.items()),
         "",
@@ -164,10 +164,10 @@ def lint_page() -> str:
         "note of that rule. Secrets are not repeated in findings.",
         "",
         "Where a disk cannot boot, the steps of `--fix` take its root out (`extract`) and put a new disk around it",
-        "(`assemble`), with its label, its fstab and, from a /boot of its own, its kernel. They are printed only where the",
-        "root is all that is mounted of the disk, but for /boot, the ESP and swap, and the guest is for x86-64. The kernel,",
-        "the initramfs and the menu of such a disk lie on its boot partition, which the guest mounts nowhere: lint reads them",
-        "there.",
+        "(`assemble`), with its label, its fstab and, from a /boot of its own, its kernel. They are printed only",
+        "where the root is all that is mounted of the disk, but for /boot, the ESP and swap, and the guest is for",
+        "x86-64. The kernel, the initramfs and the menu of such a disk lie on its boot partition, which the guest",
+        "mounts nowhere: lint reads them there.",
     ]
     for group, (_, rules) in GROUPS.items():
         lines += ["", f"## {group.capitalize()}", "", "| rule | at worst | what it means | mended by |"]
