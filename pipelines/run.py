@@ -199,7 +199,10 @@ class Runner:
         )
 
     def _site(self, name: str | None) -> Target:
-        return self.target if name is None else open_target(choose(name), self.home, on_call=self.calls)
+        return self.target if name is None else self._opened(name)
+
+    def _opened(self, name: str) -> Target:
+        return open_target(choose(name), self.home, on_call=self.calls, progress=StepProgress("cloud", self.watch))
 
     def _pins(self, run: str, before: Run | None) -> Mapping[str, Any]:
         pins = self._pinned(before)

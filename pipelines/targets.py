@@ -66,17 +66,23 @@ def choose(name: str | None) -> str:
 
 
 def open_target(
-    name: str, home: Home, *, on_call: Callable[[Call], None] = lambda _: None, progress: Progress = SILENT
+    name: str,
+    home: Home,
+    *,
+    on_call: Callable[[Call], None] = lambda _: None,
+    progress: Progress = SILENT,
+    warn: Callable[[str], None] | None = None,
 ) -> Target:
     """Return the cloud of that name, ready for calls; starts the sandbox when it is the one and does not run.
 
-    Raises UsageError for a name or region that is not configured, and what the cloud raises.
+    `warn` is told what is dangerous in how the cloud is configured; by default `progress` notes it. Raises UsageError
+    for a name or region that is not configured, and what the cloud raises.
     """
     if is_sandbox(name):
         return _sandbox(name, home, like=name.partition(":")[2], on_call=on_call, progress=progress)
     found = configured.find(name).load()
     for warning in found.warnings:
-        progress.note(warning)
+        (warn or progress.note)(f"{name}: {warning}")
     return connect(name, found, on_call=on_call, progress=progress)
 
 

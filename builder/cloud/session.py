@@ -200,7 +200,9 @@ class Session:
         self._clients: dict[str, Any] = {}
         self._credentials: Any = None
         with translated("reading the AWS configuration"):
-            self._session = botocore.session.Session(profile=settings.profile)
+            # With keys of its own a cloud needs no profile: the one that AWS_PROFILE names is of another cloud.
+            own = {"profile": (None, None, None, None)} if settings.access_key and not settings.profile else {}
+            self._session = botocore.session.Session(session_vars=own, profile=settings.profile)
             self._session.get_component("data_loader").search_paths.append(str(_MODELS))
             if settings.access_key and settings.secret_key:
                 self._session.set_credentials(settings.access_key, settings.secret_key, settings.session_token)

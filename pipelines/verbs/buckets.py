@@ -40,7 +40,7 @@ def upload(
     data = read_manifest(path)
     progress = watched("upload", as_json=as_json)
     parts = _parts(data, path, source or path.parent)
-    target = open_target(choose(cloud), home().make())
+    target = open_target(choose(cloud), home().make(), warn=ui.warn)
     able = target.cloud.capabilities
     place = Destination(
         bucket=bucket, prefix=f"{prefix.strip('/')}/" if prefix else "", manifest=path.name, root=able.bucket_root
@@ -65,7 +65,7 @@ def fetch(location: str, directory: Path, *, cloud: str | None, as_json: bool) -
     bucket, _, key = location.removeprefix("s3://").partition("/")
     if not (bucket and key):
         raise UsageError(f"{location} is not BUCKET/MANIFEST", hint="As in images/web.manifest.xml.")
-    target = open_target(choose(cloud), home().make())
+    target = open_target(choose(cloud), home().make(), warn=ui.warn)
     progress = watched("fetch-bundle", as_json=as_json)
     got = fetch_bundle(target.cloud.s3, bucket, key, directory, progress=progress)
     if as_json:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from builder.bundle.certificates import Certificate, PrivateKey
 from builder.cloud.identity import BundlingIdentity
 from builder.errors import InputError, UsageError
+from pipelines import ui
 from pipelines.home import home
 from pipelines.targets import Target, choose, open_target
 
@@ -43,7 +44,7 @@ class Who:
 
     def target(self) -> Target:
         """Return the cloud that is named, or the default."""
-        return open_target(choose(self.cloud), home().make())
+        return open_target(choose(self.cloud), home().make(), warn=ui.warn)
 
     def account(self) -> str | None:
         """Return the account's id, 12 digits."""

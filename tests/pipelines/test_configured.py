@@ -158,6 +158,22 @@ def test_the_sandboxes_make_bundles_with_their_own_files(tmp_path: Path) -> None
         lifecycle.stop(home.sandbox_eucalyptus)
 
 
+def test_keys_of_its_own_need_no_profile(everywhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "of-another-cloud")
+    assert targets.cloud(configured.find("euca:lab").load(), retry=0).answer()
+
+
+def test_what_is_dangerous_is_said_when_a_cloud_is_opened(tmp_path: Path, everywhere) -> None:
+    entry = "{kind: eucalyptus, domain: x.test, access_key: A, secret_key: B, verify: false, account: '000000000001'}"
+    write(tmp_path / "config/emi/clouds.yaml", f"clouds:\n  open: {entry}\n").chmod(0o644)
+    said: list[str] = []
+    target = targets.open_target("open", Home(tmp_path / "home"), warn=said.append)
+    assert target.identity == "eucalyptus/ec2.x.test:8773/000000000001/eucalyptus"
+    assert [line.partition(":")[0] for line in said] == ["open", "open"]
+    assert "chmod 600" in said[0]
+    assert "certificates are not verified" in said[1]
+
+
 @pytest.mark.parametrize("name", ["nimbus", "sandbox:other", "eucarc", "Aws", "sandbox2"])
 def test_a_cloud_that_is_not_configured_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"no cloud named|there is no eucarc"):
