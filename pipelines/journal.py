@@ -189,7 +189,9 @@ class Journal:
         query = sql.select(_words.c.key).where(_words.c.run == run, _words.c.word == "effect").distinct()
         with self._looking() as connection:
             found = [self.last(key) for key in connection.execute(query).scalars()]
-        return [last.word.resource for last in found if last and isinstance(last.word, Effect)]
+        # What was begun early and goes on under a key of its own is one thing.
+        begun = (last.word.resource for last in found if last and isinstance(last.word, Effect))
+        return list(dict.fromkeys(begun))
 
     def finished_claims(self) -> frozenset[str]:
         """Return the tokens of all claims that came to a Result."""
