@@ -44,6 +44,10 @@ Architecture = Annotated[
 CloudName = Annotated[
     str | None, typer.Option("--cloud", metavar="NAME", help="The cloud it is for; `emi run` has the same.")
 ]
+Mappings = Annotated[
+    list[str] | None,
+    typer.Option("-B", "--block-device-mapping", metavar="VIRTUAL=DEVICE", help="ephemeral0=sdb; repeatable."),
+]
 Unsigned = Annotated[bool, typer.Option("--unsigned", help="Take it whoever signed it, and if nobody did.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
 
@@ -68,10 +72,7 @@ def bundle(
     ramdisk: Annotated[
         str | None, typer.Option("--ramdisk", metavar="ID", help="The ramdisk it boots; `true`: it is one itself.")
     ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("-B", "--block-device-mapping", metavar="VIRTUAL=DEVICE", help="ephemeral0=sdb; repeatable."),
-    ] = None,
+    mapping: Mappings = None,
     product_code: Annotated[
         list[str] | None, typer.Option("--product-code", metavar="CODE", help="A product code; repeatable.")
     ] = None,
@@ -237,6 +238,10 @@ def install_image(
         str | None,
         typer.Option("--ramdisk", metavar="FILE|ID", help="The ramdisk: a file to install before it, or an id."),
     ] = None,
+    mapping: Mappings = None,
+    platform: Annotated[
+        Literal["windows"] | None, typer.Option("--platform", help="windows, for clouds that ask for it.")
+    ] = None,
     compression: Annotated[Compression, typer.Option(help="small is slower, for slow lines.")] = "fast",
     plan: Annotated[bool, typer.Option("--plan", help="Only show which steps it takes.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another run of the same instead of refusing.")] = False,
@@ -248,7 +253,9 @@ def install_image(
     made_of: dict[str, Any] = {"name": name, "bucket": where, "prefix": prefix, "description": description}
     made_of |= {"architecture": arch, "compression": compression}
     made_of["virtualization"] = virtualization or ("paravirtual" if kernel else "hvm")
+    made_of |= {"platform": platform} if platform else {}
     beside = {"kernel": kernel, "ramdisk": ramdisk}
+    made_of["block_device_mappings"] = mapping or []
     install.install(image, made_of, beside, only_plan=plan, cloud=cloud, wait=wait, as_json=json)
 
 

@@ -36,6 +36,10 @@ class InstallOptions(Options):
     )
     kernel_id: str | None = Field(default=None, description="a kernel that is registered already: `eki-…` or `aki-…`")
     ramdisk_id: str | None = Field(default=None, description="a ramdisk that is registered already: `eri-…` or `ari-…`")
+    platform: Literal["windows"] | None = Field(default=None, description="`windows`, for clouds that ask for it")
+    block_device_mappings: dict[str, str] = Field(
+        default_factory=dict, description="`ami`, `root`, `swap` or `ephemeralN`: the device's name; `ephemeral0: sdb`"
+    )
     compression: Literal["fast", "small"] = Field(
         default="fast", description="`fast` for near clouds, `small` where the line to the cloud is slow"
     )
@@ -82,8 +86,10 @@ class Install(Shorthand[InstallOptions]):
         files = _beside(options, source)
         means = [meant for role, file in files.items() for meant in _registered(options, role, file)]
         ids = {"kernel_id": options.kernel_id, "ramdisk_id": options.ramdisk_id}
-        boots = {role: its(role) for role in files} | {name: id_ for name, id_ in ids.items() if id_}
-        return (*means, *_registered(options, "", source, **boots))
+        more = {role: its(role) for role in files} | {name: id_ for name, id_ in ids.items() if id_}
+        if options.platform:
+            more["platform"] = options.platform
+        return (*means, *_registered(options, "", source, **more))
 
 
 def _beside(options: InstallOptions, source: str) -> dict[str, str]:
@@ -97,8 +103,8 @@ def _beside(options: InstallOptions, source: str) -> dict[str, str]:
     return {role: file for role, file in named.items() if file}
 
 
-def _registered(options: InstallOptions, role: str, source: str, **boots: Any) -> Sequence[Meant]:
-    """Return bundle, upload and register of one file; `role` is "" for the image itself."""
+def _registered(options: InstallOptions, role: str, source: str, **more: Any) -> Sequence[Meant]:
+    """Return bundle, upload and register of one file; `role` is "" for the image itself, `more` are for `register`."""
     name = "-".join(filter(None, (options.name, role)))
     names = {part: "-".join(filter(None, (role, part))) for part in ("bundle", "upload")}
     bundle: dict[str, Any] = {
@@ -107,6 +113,7 @@ def _registered(options: InstallOptions, role: str, source: str, **boots: Any) -
         "architecture": options.architecture,
         "compression": options.compression,
         "reproducible": options.reproducible,
+        "block_device_mappings": {} if role else options.block_device_mappings,
     }
     upload = {"bucket": options.bucket, "prefix": options.prefix}
     register: dict[str, Any] = {
@@ -115,7 +122,7 @@ def _registered(options: InstallOptions, role: str, source: str, **boots: Any) -
         "architecture": options.architecture,
         "tags": options.tags,
         **_virtualization(options, role),
-        **boots,
+        **more,
     }
     return (
         Meant(name=names["bundle"], kind="bundle", options=bundle, source=source),

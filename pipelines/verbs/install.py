@@ -19,6 +19,7 @@ from builder.errors import InputError
 from builder.unpack import packing
 from pipelines.home import home
 from pipelines.verbs import recipes
+from pipelines.verbs.making import devices
 
 _ID = re.compile(r"[ae][kr]i-[0-9A-Fa-f]{8,17}")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # in a recipe's name
@@ -37,7 +38,8 @@ def install(
 ) -> None:
     """Install an image file, or with `only_plan` show how. Raises InputError for a file that is not there.
 
-    `made_of` are options of the step `install`; `beside` says of `kernel` and `ramdisk` a file's path or an id.
+    `made_of` are options of the step `install`, mappings as VIRTUAL=DEVICE; `beside` says of `kernel` and `ramdisk` a
+    file's path or an id.
     """
     path = _written(_recipe(image, made_of, beside))
     if only_plan:
@@ -47,7 +49,7 @@ def install(
 
 
 def _recipe(image: Path, made_of: Mapping[str, Any], beside: Mapping[str, str | None]) -> dict[str, Any]:
-    options = dict(made_of)
+    options = {**made_of, "block_device_mappings": devices(made_of["block_device_mappings"])}
     steps: list[dict[str, Any]] = []
     outputs = {"image": "install.image_id"}
     for role, said in beside.items():

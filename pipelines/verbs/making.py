@@ -74,13 +74,17 @@ def described(
         type=type_,
         kernel_id=ids.get("kernel"),
         ramdisk_id=ids.get("ramdisk"),
-        mappings=tuple(_mapping(text) for text in mappings),
+        mappings=tuple(Device(virtual=virtual, device=device) for virtual, device in devices(mappings).items()),
         product_codes=tuple(product_codes),
     )
 
 
-def _mapping(text: str) -> Device:
-    virtual, equals, device = text.partition("=")
-    if not (equals and virtual and device):
-        raise UsageError(f"-B {text}: not VIRTUAL=DEVICE", hint="For example: -B ephemeral0=sdb")
-    return Device(virtual=virtual, device=device.removeprefix("/dev/"))
+def devices(mappings: Sequence[str]) -> dict[str, str]:
+    """Return what VIRTUAL=DEVICE say, by virtual name; devices without /dev/, as manifests have them."""
+    found = {}
+    for text in mappings:
+        virtual, equals, device = text.partition("=")
+        if not (equals and virtual and device):
+            raise UsageError(f"-B {text}: not VIRTUAL=DEVICE", hint="For example: -B ephemeral0=sdb")
+        found[virtual] = device.removeprefix("/dev/")
+    return found

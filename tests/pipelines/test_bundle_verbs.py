@@ -147,7 +147,7 @@ def test_a_manifest_goes_to_another_cloud_and_the_parts_stay(
             ("bundle", "{disk}", "-u", "123456789012", "-c", "{pairs}/cloud.crt", "-k", "{pairs}/user.key", "--ec2cert",
              "{pairs}/cloud.crt"),
             2,
-            "does not belong to the certificate",
+            "user.key does not belong to",
         ),
         (
             ("bundle", "{disk}", "-d", "no/where", "-u", "123456789012", "-CK", "--ec2cert", "{pairs}/cloud.crt"),

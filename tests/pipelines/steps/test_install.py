@@ -52,7 +52,11 @@ def dumped(recipe: Recipe, step: str) -> dict[str, Any]:
 
 
 def test_a_disk_is_three_steps(read: Read) -> None:
-    recipe = read(FILES, "prefix: a, architecture: i386, compression: small, tags: {a: b}")
+    recipe = read(
+        FILES,
+        "prefix: a, architecture: i386, compression: small, tags: {a: b}, platform: windows, "
+        "block_device_mappings: {ephemeral0: sdb}",
+    )
     assert shown(recipe) == [
         ("install-bundle", "bundle", "root"),
         ("install-upload", "upload", "install-bundle"),
@@ -63,7 +67,8 @@ def test_a_disk_is_three_steps(read: Read) -> None:
     assert (made["architecture"], made["compression"]) == ("i386", "small")
     assert (sent["bucket"], sent["prefix"]) == ("images", "a")
     assert (said["name"], said["architecture"]) == ("web", "i386")
-    assert (said["virtualization"], said["tags"]) == ("hvm", {"a": "b"})
+    assert (said["virtualization"], said["tags"], said["platform"]) == ("hvm", {"a": "b"}, "windows")
+    assert made["block_device_mappings"] == {"ephemeral0": "sdb"}
 
 
 def test_a_trio_is_nine_the_kernel_first(read: Read) -> None:
