@@ -72,7 +72,8 @@ def _images(cloud: Cloud, _directory: Path) -> Table:
             one.image_id,
             one.name,
             cloud.image_state(one),
-            one.image_location or ", ".join(each.snapshot_id for each in one.block_devices if each.snapshot_id),
+            ", ".join(device.snapshot_id for device in one.block_devices if device.snapshot_id),
+            one.image_location or "",
             one.architecture,
             one.creation_time,
             _tags(one.tags),
@@ -82,7 +83,15 @@ def _images(cloud: Cloud, _directory: Path) -> Table:
         for one in _newest(found)
     ]
     columns = _columns(
-        image="text", name="text", state="state", source="text", arch="text", age="time", tags="text", **_PLACE
+        image="text",
+        name="text",
+        state="state",
+        snapshots="text",
+        bundle="text",
+        arch="text",
+        age="time",
+        tags="text",
+        **_PLACE,
     )
     return Table(name="images", columns=columns, rows=rows, total=len(found))
 

@@ -80,7 +80,12 @@ def serve(
     cloud.objects = BucketObjects(s3)
     importing.resume(cloud, cloud.objects)
     bundle_look.resume(cloud)
-    services: list[Service] = [Ec2(cloud), Iam(state, gate.keys), s3, Sts(state, gate, life=chosen.session_life)]
+    services: list[Service] = [
+        Ec2(cloud),
+        Iam(state, gate.keys, bundling=bundling, like=like),
+        s3,
+        Sts(state, gate, life=chosen.session_life),
+    ]
     services += [Empyrean(bundling, like)] if like.is_eucalyptus else [EbsDirect(cloud, tokens), Ssm(cloud)]
     app = App(directory, cloud, gate, services, bundling)
     ports.remember(directory, chosen)

@@ -177,10 +177,16 @@ def _for_change(directory: Path | None) -> Path:
 def _require_idle(place: Path) -> None:
     """Raise BusyError while a run works against the sandbox in `place`."""
     where = home()
-    if place.resolve() != where.sandbox.resolve() or not where.journal.exists():
+    # By how targets.py begins their identities.
+    ours = {
+        where.sandbox.resolve(): targets.SANDBOX,
+        where.sandbox_eucalyptus.resolve(): f"{targets.SANDBOX}-eucalyptus",
+    }
+    used = ours.get(place.resolve())
+    if used is None or not where.journal.exists():
         return
     for run in Journal(where.journal).runs():
         held = run.status == "running" and locks.is_held(where.recipe_lock(run.recipe, run.target))
-        if held and run.target.partition("/")[0] == targets.SANDBOX:
+        if held and run.target.partition("/")[0] == used:
             message = f"the run {run.run} of {run.recipe} uses the sandbox in {place}"
             raise BusyError(message, hint="Wait for it, or interrupt it; then try again.")

@@ -66,6 +66,21 @@ def test_another_directory_is_another_sandbox(emi, tmp_path):
         assert emi("sandbox", "stop", "--directory", place).out == "The sandbox is stopped.\n"
 
 
+def test_a_sandbox_may_be_like_eucalyptus(emi, tmp_path):
+    place = ("--directory", tmp_path / "cloud")
+    try:
+        out = emi("sandbox", "start", *place, "--personality", "eucalyptus", "--release", "4.4.2").out
+        end = json.loads((tmp_path / "cloud" / "endpoint.json").read_text())
+        assert "region eucalyptus, personality eucalyptus 4.4.2" in out
+        assert f"EC2_URL={end['url']}/services/compute S3_URL={end['url']}/services/objectstorage" in out
+        assert "personality eucalyptus 4.4.2: 0 images" in emi("sandbox", "status", *place).out
+        assert json.loads(emi("sandbox", "status", "--json", *place).out)["personality"] == "eucalyptus"
+        refused = emi("sandbox", "start", *place, "--personality", "aws")
+        assert (refused.code, "has the personality eucalyptus for good, not aws" in refused.err) == (2, True)
+    finally:
+        emi("sandbox", "stop", *place)
+
+
 def test_status_is_for_people_or_programs(emi):
     emi("sandbox", "start")
     made = client(emi.home / "sandbox").create_volume(

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from builder.sandbox.access import iam_holders, iam_keys, iam_policies, iam_profiles, iam_roles, iam_simulate
+from builder.sandbox.access import (
+    iam_certificates,
+    iam_holders,
+    iam_keys,
+    iam_policies,
+    iam_profiles,
+    iam_roles,
+    iam_simulate,
+)
 from builder.sandbox.access.iam_action import Iam as Calls
 from builder.sandbox.access.keys import Keys
+from builder.sandbox.bundling import Bundling
+from builder.sandbox.personality import AWS, Personality
 from builder.sandbox.protocols import query, validate
 from builder.sandbox.state import State
 from builder.sandbox.wire import Answer, Caller, Need, Refusal, Request
 
 ACTIONS: dict[str, Callable[[Calls, Caller, Mapping[str, Any]], Mapping[str, Any]]] = {
+    **iam_certificates.ACTIONS,
     **iam_holders.ACTIONS,
     **iam_keys.ACTIONS,
     **iam_policies.ACTIONS,
@@ -20,7 +31,10 @@ ACTIONS: dict[str, Callable[[Calls, Caller, Mapping[str, Any]], Mapping[str, Any
     **iam_roles.ACTIONS,
     **iam_simulate.ACTIONS,
 }
-_OWN = {"CreateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys", "UpdateAccessKey"}  # of the caller's own
+_OWN = {  # of the caller's own
+    "CreateAccessKey", "DeleteAccessKey", "DeleteSigningCertificate", "GetUser", "ListAccessKeys",
+    "ListSigningCertificates", "UpdateAccessKey", "UpdateSigningCertificate", "UploadSigningCertificate",
+}  # fmt: skip
 _NAMED = (  # parameter, kind in the ARN
     ("UserName", "user"),
     ("RoleName", "role"),
@@ -35,8 +49,8 @@ class Iam:
     service = "iam"
     actions = frozenset(ACTIONS)
 
-    def __init__(self, state: State, keys: Keys) -> None:
-        self._calls = Calls(state=state, keys=keys)
+    def __init__(self, state: State, keys: Keys, *, bundling: Bundling | None = None, like: Personality = AWS) -> None:
+        self._calls = Calls(state=state, keys=keys, bundling=bundling, like=like)
 
     def action(self, request: Request) -> str:
         """Return the name of the call."""

@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 from builder.sandbox.access import documents, managed
 from builder.sandbox.access.keys import Keys
+from builder.sandbox.bundling import Bundling
+from builder.sandbox.personality import AWS, Personality
 from builder.sandbox.records import Group, InstanceProfile, Policy, Role, User, iam_key
 from builder.sandbox.state import State
 from builder.sandbox.wire import Caller, Refusal
@@ -30,6 +32,8 @@ class Iam:
 
     state: State
     keys: Keys
+    bundling: Bundling | None = None
+    like: Personality = AWS
 
     def find(self, caller: Caller, kind: str, name: str) -> Any:
         """Return the caller's user, role, group or instance profile. Raises Refusal."""

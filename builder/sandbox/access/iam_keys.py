@@ -9,7 +9,7 @@ from typing import Any
 
 from builder.sandbox.access.accounts import new_id, new_secret
 from builder.sandbox.access.iam_action import Iam, Values, full, gone, in_use, moment, page, tag_list, tags_of
-from builder.sandbox.records import AccessKey, Group, User
+from builder.sandbox.records import AccessKey, Group, SigningCertificate, User
 from builder.sandbox.wire import Caller, Refusal
 
 Handler = Callable[[Iam, Caller, Values], Values]
@@ -48,6 +48,9 @@ def _delete_user(iam: Iam, caller: Caller, values: Values) -> Values:
         found: User = iam.find(caller, "user", values["UserName"])
         if _keys_of(iam, found):
             raise in_use("must delete access keys first")
+        certificates = list(iam.state.all(SigningCertificate).values())
+        if any((one.account, one.user) == (found.account, found.name) for one in certificates):
+            raise in_use("must delete signing certificates first")
         if found.groups:
             raise in_use("must remove users from group first")
         require_bare(found)

@@ -27,6 +27,9 @@ def _create_image(cloud: Cloud, caller: Caller, values: Values) -> Values:
     if (state := instance_states.state_of(cloud, instance)) not in ("running", "stopped"):
         message = f"The instance '{instance.instance_id}' is not in the 'running' or 'stopped' state: it is '{state}'"
         raise Refusal("IncorrectInstanceState", message)
+    if cloud.state.all(Image)[instance.image_id].root_device_type != "ebs":
+        message = f"The instance '{instance.instance_id}' has no volume as its root: bundle it instead."
+        raise Refusal("InvalidParameterValue", message)
     with cloud.state.lock:  # before the bytes are moved, and once more before the image is there
         images.require_free_name(cloud, caller, values["Name"])
     entries = _entries(values.get("BlockDeviceMappings", ()))

@@ -10,7 +10,7 @@ from typing import Literal
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.ec2 import instance_states
 from builder.sandbox.ec2.action import Handler, Values
-from builder.sandbox.records import Attachment, Instance, Volume
+from builder.sandbox.records import Attachment, Image, Instance, Volume
 from builder.sandbox.wire import Caller, Refusal
 
 _Goal = Literal["running", "stopped", "terminated"]
@@ -41,6 +41,11 @@ def _stop_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
             return False
         if state != "running":
             raise _wrong_state(instance, "stopped")
+        if cloud.state.all(Image)[instance.image_id].root_device_type != "ebs":
+            message = (
+                f"The instance '{instance.instance_id}' does not have an 'ebs' root device type and cannot be stopped."
+            )
+            raise Refusal("UnsupportedOperation", message)
         if instance.disable_api_stop:
             message = (
                 f"The instance '{instance.instance_id}' may not be stopped. Modify its 'disableApiStop' "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.ec2.manifests import Facts
-from builder.sandbox.records import Account
+from builder.sandbox.records import Account, SigningCertificate
 from builder.sandbox.wire import ACCOUNT, Refusal
 
 _SIGNED = re.compile(
@@ -37,15 +36,19 @@ def check(cloud: Cloud, facts: Facts) -> None:
         raise Refusal("InternalFailure", "Manifest signature verification failed", status=500)
 
 
-def _certificates(cloud: Cloud) -> Iterator[Path]:
-    yield cloud.bundling.cloud().certificate
+def _certificates(cloud: Cloud) -> Iterator[bytes]:
+    yield cloud.bundling.cloud().certificate.read_bytes()
     for number in (ACCOUNT, *cloud.state.all(Account)):
-        yield cloud.bundling.account(number).certificate
+        yield cloud.bundling.account(number).certificate.read_bytes()
+    for one in list(cloud.state.all(SigningCertificate).values()):
+        if one.active:
+            yield one.body.encode()
 
 
-def _is_by(certificate: Path, signature: bytes, signed: bytes) -> bool:
-    key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
-    assert isinstance(key, rsa.RSAPublicKey)
+def _is_by(certificate: bytes, signature: bytes, signed: bytes) -> bool:
+    key = x509.load_pem_x509_certificate(certificate).public_key()
+    if not isinstance(key, rsa.RSAPublicKey):
+        return False
     try:
         key.verify(signature, signed, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303 - the format's
     except InvalidSignature:

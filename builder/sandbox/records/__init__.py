@@ -15,6 +15,7 @@ from builder.sandbox.records.access import (
     PolicyVersion,
     Role,
     Session,
+    SigningCertificate,
     User,
     iam_key,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "Role",
     "S3Object",
     "Session",
+    "SigningCertificate",
     "Snapshot",
     "Stored",
     "Stuck",

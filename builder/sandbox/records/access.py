@@ -98,6 +98,23 @@ class AccessKey(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SigningCertificate(Record):
+    """An X.509 certificate (PEM) that somebody uploaded, for a user or, with "", the account's root."""
+
+    certificate_id: str
+    account: str
+    user: str
+    body: str
+    active: bool = True
+    upload_time: float
+
+    @property
+    def key(self) -> str:
+        """The certificate's id."""
+        return self.certificate_id
+
+
+@dataclass(frozen=True, kw_only=True)
 class InstanceProfile(Record):
     """An instance profile, with its role's name."""
 

@@ -43,7 +43,7 @@ def settled(ec2, image_id):
 @pytest.mark.behaviour(AREA, PARTS, "ImageLocation, instance-store, kernel and ramdisk as the manifest or the call "
                        "says")  # fmt: skip
 @pytest.mark.behaviour(AREA, "DescribeImages", "the filters root-device-type and manifest-location tell them apart")
-def test_a_bundle_becomes_an_image(ec2, identity, upload, bundled):
+def test_a_bundle_becomes_an_image(ec2, identity, upload, bundled, code_of):
     kernel = "</architecture><kernel_id>aki-12345678</kernel_id>"
     location = upload(bundled(identity, change=lambda text: text.replace("</architecture>", kernel)), "one")
     image_id = ec2.register_image(Name="bundled", ImageLocation=location, RamdiskId="ari-12345678")["ImageId"]
@@ -59,6 +59,9 @@ def test_a_bundle_becomes_an_image(ec2, identity, upload, bundled):
         assert [one["ImageId"] for one in found] == [image_id]
     run = ec2.run_instances(ImageId=image_id, MinCount=1, MaxCount=1)["Instances"][0]
     assert (run["RootDeviceType"], run["BlockDeviceMappings"]) == ("instance-store", [])
+    assert code_of(ec2.create_image, InstanceId=run["InstanceId"], Name="again") == "InvalidParameterValue"
+    ec2.get_waiter("instance_running").wait(InstanceIds=[run["InstanceId"]], WaiterConfig={"Delay": 0.05})
+    assert code_of(ec2.stop_instances, InstanceIds=[run["InstanceId"]]) == "UnsupportedOperation"
     ec2.deregister_image(ImageId=image_id)
 
 

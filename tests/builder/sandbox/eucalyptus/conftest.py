@@ -28,6 +28,7 @@ class Clients:
     def __init__(self, running, **keys):
         self.running = running
         self.account = None  # the first one
+        self.client = lambda service: running.client(service, **keys)
         self.ec2 = running.client("ec2", **keys)
         self.s3 = running.client("s3", config=EUCALYPTUS, **keys)
 

@@ -198,3 +198,11 @@ def test_another_account_has_its_own_pair(cloud, second):
     for file in (first.cloud_certificate, first.private_key, other.private_key):
         assert file.stat().st_mode & 0o777 == 0o600
     assert lifecycle.identity(cloud.running.directory) == first
+
+
+@pytest.mark.behaviour(
+    AREA, "ListAccountAliases of Euare", "`eucalyptus` is the administrators' account, others by their names"
+)
+def test_accounts_have_aliases(cloud, second):
+    assert cloud.running.client("iam").list_account_aliases()["AccountAliases"] == ["eucalyptus"]
+    assert second.client("iam").list_account_aliases()["AccountAliases"] == ["second"]
