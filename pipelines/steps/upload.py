@@ -12,7 +12,7 @@ from builder.cloud import bundles
 from builder.cloud.api import Call, Cloud
 from builder.cloud.bundles import Delivery, Destination, Item, Marks
 from builder.cloud.claims import RECIPE_TAG, Claim
-from builder.errors import UsageError
+from builder.errors import CloudError, UsageError
 from builder.units import format_size
 from pipelines.artifact import AnyArtifact, Bundle, BundleLocation, File
 from pipelines.step import Before, CloudStep, Foreseen, Inputs, Options, Work
@@ -22,8 +22,10 @@ from pipelines.values import Size
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _NOTHING = Before()
+_WITHOUT_ACLS = ("private", "bucket-owner-full-control")  # what a bucket without ACLs takes or needs none for
 _CALLS = (
     "CreateBucket",
+    "GetBucketOwnershipControls",
     "GetObject",
     "HeadBucket",
     "HeadObject",
@@ -101,12 +103,13 @@ class Upload(CloudStep[UploadOptions]):
     def preflight(
         self, options: UploadOptions, cloud: Cloud, may_be_ours: Callable[[str], bool], before: Before = _NOTHING
     ) -> None:
-        """Raise CloudDenied for a bucket of others, CloudConflict for a manifest that will not be ours."""
+        """Raise CloudDenied for another's bucket, CloudError for one without ACLs, CloudConflict for a taken place."""
         bundle, there = before.source.bundle, before.source.result
         if isinstance(there, Bundle):
             _require_fitting(options, there, cloud)
         name = f"{bundle.name}{bundles.SUFFIX}" if bundle else _manifest_of(there)
-        cloud.s3.has_bucket(options.bucket)  # CloudDenied, when it is another's
+        if cloud.s3.has_bucket(options.bucket) and options.acl not in _WITHOUT_ACLS:
+            _require_acls(options, cloud)
         if name:
             to = _destination(options, name, cloud)
             found = cloud.s3.head(to.bucket, to.manifest_key)
@@ -221,6 +224,15 @@ def _ours(claim: Claim) -> Collection[str]:
 
 def _item(file: File, work: Work) -> Item:
     return Item(name=file.name, path=work.store.path(file), size=file.size, digest=file.digest)
+
+
+def _require_acls(options: UploadOptions, cloud: Cloud) -> None:
+    if cloud.s3.refuses_acls(options.bucket):
+        raise CloudError(
+            f"the bucket {options.bucket} has ACLs switched off, and the cloud reads a bundle by its ACL {options.acl}",
+            hint="Use a bucket that emi makes, or let this one take ACLs: its Object Ownership must be"
+            " BucketOwnerPreferred. Then `emi resume`.",
+        )
 
 
 def _require_fitting(options: UploadOptions, bundle: Bundle, cloud: Cloud) -> None:

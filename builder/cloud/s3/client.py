@@ -93,6 +93,19 @@ class S3:
             return False
         return True
 
+    def refuses_acls(self, bucket: str) -> bool:
+        """Say whether the bucket has ACLs switched off, as AWS makes buckets since 2023; False where it does not tell.
+
+        That asks for s3:GetBucketOwnershipControls, which not everybody may call and not every service has.
+        """
+        try:
+            controls = self.call("GetBucketOwnershipControls", Bucket=bucket).get("OwnershipControls", {})
+        except CloudTrouble:
+            raise
+        except CloudError:  # no such setting (an old bucket), no such permission, no such call
+            return False
+        return any(rule.get("ObjectOwnership") == "BucketOwnerEnforced" for rule in controls.get("Rules", ()))
+
     def buckets(self) -> set[str]:
         """Return the names of the account's own buckets."""
         return {str(bucket["Name"]) for bucket in self.call("ListBuckets").get("Buckets", ())}

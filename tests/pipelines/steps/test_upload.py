@@ -13,7 +13,7 @@ from builder.cloud.aws import Aws, Settings
 from builder.cloud.claims import RECIPE_TAG, Claim
 from builder.cloud.eucalyptus import Eucalyptus
 from builder.cloud.releases import Release
-from builder.errors import CloudConflict, CloudFailed, UsageError
+from builder.errors import CloudConflict, CloudError, CloudFailed, UsageError
 from builder.progress import SILENT
 from builder.sandbox import lifecycle
 from pipelines.artifact import Bundle, BundleLocation
@@ -178,6 +178,19 @@ def test_preflight_refuses_a_taken_place_and_what_the_cloud_does_not_take(option
             STEP.preflight(options, cloud, bool, Before(source=Foreseen(result=bundle.model_copy(update=changes))))
     large = Before(source=Foreseen(result=bundle.model_copy(update={"size": 20 << 30})))
     STEP.preflight(options.model_copy(update={"max_size": 20 << 30}), cloud, bool, large)
+
+
+def test_a_bucket_that_takes_no_acls_is_refused_before_the_image_is_made(options, cloud, calls):
+    cloud.s3.ensure_bucket(options.bucket)  # as AWS makes them
+    known = Before(source=Foreseen(bundle=ForeseenBundle(name="x", type="machine", architecture="x86_64")))
+    with pytest.raises(
+        CloudError, match="has ACLs switched off, and the cloud reads a bundle by its ACL aws-exec-read"
+    ):
+        STEP.preflight(options, cloud, bool, known)
+    STEP.preflight(options.model_copy(update={"acl": "private"}), cloud, bool, known)
+    cloud.s3.call("DeleteBucketOwnershipControls", Bucket=options.bucket)
+    STEP.preflight(options, cloud, bool, known)
+    assert set(calls) - {"s3:DeleteBucketOwnershipControls"} <= {str(call) for call in STEP.calls(options)}
 
 
 @pytest.mark.parametrize(
