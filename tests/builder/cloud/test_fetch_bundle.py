@@ -18,6 +18,7 @@ import pytest
 from builder.bundle import manifest
 from builder.cloud.fetch_bundle import fetch_bundle
 from builder.cloud.s3 import S3
+from builder.cloud.settings import Settings
 from builder.errors import BundleRefused, BusyError, CloudNotFound, HostError
 from builder.sandbox.faults import client
 
@@ -30,16 +31,16 @@ MANIFEST = json.loads((BUNDLE / "expected.json").read_text())["manifest"]
 class Place:
     """A bucket with a bundle, and what was asked of it; `before[n]` is called before the n-th GetObject."""
 
-    def __init__(self, settings) -> None:
+    def __init__(self, settings, bucket: str = "") -> None:
         self.calls: Counter[str] = Counter()
         self.before: dict[int, Callable[[], object]] = {}
         self.s3 = S3(settings, on_call=self._notice)
-        self.other = S3(settings)
-        self.bucket = f"emi-{secrets.token_hex(6)}"
-        self.other.ensure_bucket(self.bucket)
+        self.bucket = bucket or f"emi-{secrets.token_hex(6)}"
+        if not bucket:
+            self.s3.ensure_bucket(self.bucket)
 
     def put(self, key: str, data: bytes) -> None:
-        self.other.put(self.bucket, key, data)
+        self.s3.put(self.bucket, key, data)
 
     def store(self, *, prefix: str = "images/", parts: str | None = None) -> str:
         """Have the bundle lie there, its parts under another prefix if one is given; return the manifest's key."""
@@ -55,12 +56,27 @@ class Place:
     def _notice(self, call) -> None:
         self.calls[call.action] += 1
         if call.action == "GetObject":
-            self.before.get(self.calls["GetObject"], lambda: None)()
+            self.before.pop(self.calls["GetObject"], lambda: None)()
 
 
 @pytest.fixture
 def place(sandbox) -> Place:
     return Place(sandbox.settings)
+
+
+@pytest.fixture(scope="module")
+def filled(running) -> str:
+    """A bucket with the bundle, for the tests that only read it."""
+    keys = {"access_key": running.access_key, "secret_key": running.secret_key}
+    made = Place(Settings(region=running.region, endpoint_url=running.url, ca_file=running.ca_file, **keys))
+    made.store()
+    return made.bucket
+
+
+@pytest.fixture
+def stored(sandbox, filled) -> Place:
+    """A bucket with the bundle, which the test must leave as it is."""
+    return Place(sandbox.settings, filled)
 
 
 def is_whole(directory: Path, *more: str) -> bool:
@@ -70,7 +86,7 @@ def is_whole(directory: Path, *more: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("prefix", ["", "images/", "a/b c/\N{GREEK SMALL LETTER MU}/"])
+@pytest.mark.parametrize("prefix", ["", "a/b c/\N{GREEK SMALL LETTER MU}/"])
 def test_a_bundle_arrives(place, tmp_path, prefix):
     key = place.store(prefix=prefix)
     found = place.fetch(tmp_path / "new" / "here", key=key)
@@ -89,15 +105,14 @@ def test_parts_at_the_buckets_root(place, tmp_path):
     assert place.calls["GetObject"] == 1 + 1 + len(NAMES)  # the first part is looked for at both places
 
 
-def test_what_is_here_is_not_fetched_again(place, tmp_path):
-    place.store()
-    place.fetch(tmp_path)
+def test_what_is_here_is_not_fetched_again(stored, tmp_path):
+    stored.fetch(tmp_path)
     (tmp_path / NAMES[0]).write_bytes(b"damaged since")
     (tmp_path / NAMES[2]).unlink()
-    found = place.fetch(tmp_path)
+    found = stored.fetch(tmp_path)
     assert is_whole(tmp_path)
     assert found.kept == len(NAMES) - 2
-    assert place.calls["GetObject"] == 1 + 2
+    assert stored.calls["GetObject"] == 1 + 2
 
 
 def test_a_part_that_arrives_damaged_is_fetched_once_more(place, tmp_path):
@@ -125,7 +140,7 @@ def test_a_part_that_is_damaged_where_it_lies(place, tmp_path):
 
 def test_a_part_that_is_missing(place, tmp_path):
     place.store()
-    place.other.delete(place.bucket, f"images/{NAMES[2]}")
+    place.s3.delete(place.bucket, f"images/{NAMES[2]}")
     with pytest.raises(BundleRefused) as refused:
         place.fetch(tmp_path)
     assert refused.value.message == (
@@ -143,9 +158,9 @@ def test_something_huge_under_a_parts_key_is_not_written(place, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= set(NAMES[1:])
 
 
-def test_no_such_manifest(place, tmp_path):
+def test_no_such_manifest(stored, tmp_path):
     with pytest.raises(CloudNotFound):
-        place.fetch(tmp_path / "here", key="images/none.manifest.xml")
+        stored.fetch(tmp_path / "here", key="images/none.manifest.xml")
     assert not (tmp_path / "here").exists()
 
 
@@ -167,48 +182,45 @@ def test_names_that_lead_elsewhere(place, tmp_path, name):
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_links_in_the_directory_are_not_followed(place, tmp_path):
-    place.store()
+def test_links_in_the_directory_are_not_followed(stored, tmp_path):
     precious = tmp_path / "precious"
     precious.write_bytes(b"precious")
     here = tmp_path / "here"
     here.mkdir()
     (here / NAMES[0]).symlink_to(precious)
     (here / MANIFEST).symlink_to(precious)
-    place.fetch(here)
+    stored.fetch(here)
     assert is_whole(here)
     assert precious.read_bytes() == b"precious"
     (here / NAMES[1]).unlink()
     (here / f".{NAMES[1]}.arriving").symlink_to(precious)
     with pytest.raises(HostError, match="cannot be written"):
-        place.fetch(here)
+        stored.fetch(here)
     assert precious.read_bytes() == b"precious"
 
 
-def test_two_at_once_do_not_mix(place, tmp_path):
-    place.store()
+def test_two_at_once_do_not_mix(stored, tmp_path):
     told = []
 
     def meanwhile() -> None:
         with pytest.raises(BusyError) as busy:
-            fetch_bundle(place.other, place.bucket, f"images/{MANIFEST}", tmp_path, workers=1)
+            fetch_bundle(stored.s3, stored.bucket, f"images/{MANIFEST}", tmp_path, workers=1)
         told.append(busy.value.message)
 
-    place.before[2] = meanwhile
-    place.fetch(tmp_path, workers=1)
+    stored.before[2] = meanwhile
+    stored.fetch(tmp_path, workers=1)
     assert told == [f"another process is fetching {tmp_path}/{NAMES[0]}"]
     assert is_whole(tmp_path)
 
 
-def test_a_killed_fetch_is_gone_on_with(place, sandbox, tmp_path):
-    place.store()
+def test_a_killed_fetch_is_gone_on_with(stored, sandbox, tmp_path):
     script = f"""
 import pickle, sys
 from pathlib import Path
 from builder.cloud.fetch_bundle import fetch_bundle
 from builder.cloud.s3 import S3
 s3 = S3(pickle.load(sys.stdin.buffer))
-fetch_bundle(s3, {place.bucket!r}, "images/{MANIFEST}", Path({str(tmp_path)!r}), workers=1)
+fetch_bundle(s3, {stored.bucket!r}, "images/{MANIFEST}", Path({str(tmp_path)!r}), workers=1)
 """
     environment = {**os.environ, "EMI_CRASH_AT": "after s3:GetObject@3", "PYTHONPATH": str(ROOT)}
     settings = pickle.dumps(sandbox.settings)
@@ -217,7 +229,7 @@ fetch_bundle(s3, {place.bucket!r}, "images/{MANIFEST}", Path({str(tmp_path)!r}),
     )
     assert done.returncode == -9, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {NAMES[0], f".{NAMES[1]}.arriving"}
-    found = place.fetch(tmp_path)
+    found = stored.fetch(tmp_path)
     assert found.kept == 1
     assert is_whole(tmp_path)
 
@@ -233,11 +245,10 @@ def test_parts_of_another_length_than_the_manifest_says(place, tmp_path):
     assert not (tmp_path / MANIFEST).exists()
 
 
-def test_a_directory_that_cannot_be_made(place, tmp_path):
-    place.store()
+def test_a_directory_that_cannot_be_made(stored, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match="file/here cannot be made: Not a directory"):
-        place.fetch(tmp_path / "file" / "here")
+        stored.fetch(tmp_path / "file" / "here")
 
 
 @pytest.fixture
@@ -260,17 +271,15 @@ def faults(running):
         {"effect": "throttle"},
     ],
 )
-def test_what_fails_on_the_way_is_asked_for_again(place, faults, tmp_path, fault):
-    place.store()
+def test_what_fails_on_the_way_is_asked_for_again(stored, faults, tmp_path, fault):
     faults({**fault, "after": 1, "first": 1})  # the manifest passes
-    place.fetch(tmp_path, workers=1)
+    stored.fetch(tmp_path, workers=1)
     assert is_whole(tmp_path)
-    assert place.calls["GetObject"] == 1 + 1 + len(NAMES)
+    assert stored.calls["GetObject"] == 1 + 1 + len(NAMES)
 
 
-def test_damaged_on_the_way_each_time(place, faults, tmp_path):
-    place.store()
+def test_damaged_on_the_way_each_time(stored, faults, tmp_path):
     faults({"effect": "corrupt", "after": 1})
     with pytest.raises(BundleRefused, match="arrived twice with the SHA-1"):
-        place.fetch(tmp_path, workers=1)
+        stored.fetch(tmp_path, workers=1)
     assert list(tmp_path.iterdir()) == []
