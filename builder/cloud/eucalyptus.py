@@ -39,6 +39,7 @@ _NO_OBJECT_TAGS = Lack(
     why="Eucalyptus has no tags of objects and would take the call for one that reads or replaces the object.",
     instead="Say it in the object's metadata, which is set with its bytes.",
 )
+_AS_A_FILE = "Give the cloud's certificate as a file (EUCALYPTUS_CERT, or `cloud_certificate` in clouds.yaml)."
 _TOO_OLD = "this release of Eucalyptus is older than the call"
 # xvd names pass its validation and are not rewritten when a volume is attached ("Guest device names" of the facts).
 _DEVICE = Rule(pattern=r"/dev/[svh]d[a-z][1-9]?", words="/dev/sda, /dev/sdb, /dev/vdb, …, never /dev/xvda")
@@ -71,10 +72,8 @@ def capabilities(release: Release) -> Capabilities:
         instead = "List with ListObjects; or say in clouds.yaml which `release` it is, if it is 5.0 or later."
         lacks[Call("s3", "ListObjectsV2")] = Lack(why=f"{_TOO_OLD}, which came with 5.0.", instead=instead)
     if release.before(4, 2):
-        instead = "Give the cloud's certificate as a file (EUCALYPTUS_CERT, or `cloud_certificate` in clouds.yaml)."
-        lacks[Call("bootstrap", "DescribeServiceCertificates")] = Lack(
-            why=f"{_TOO_OLD}, which came with 4.2.", instead=instead
-        )
+        asked = Call("bootstrap", "DescribeServiceCertificates")
+        lacks[asked] = Lack(why=f"{_TOO_OLD}, which came with 4.2.", instead=_AS_A_FILE)
     tagged = ("CreateSnapshot", "CreateVolume", "RunInstances") if release.at_least(5, 0) else ()
     return Capabilities(
         lacks=lacks,
@@ -151,14 +150,18 @@ class Eucalyptus(Ec2):
         """
         asked = Call("bootstrap", "DescribeServiceCertificates")
         self._capabilities.require(asked)
-        answer = self._call(asked.service, asked.action, Format="pem", FingerprintDigest="SHA-256")
+        try:
+            answer = self._call(asked.service, asked.action, Format="pem", FingerprintDigest="SHA-256")
+        except CloudError as error:
+            if error.retryable or isinstance(error, CloudDenied):
+                raise
+            raise UsageError(
+                f"the cloud's certificate cannot be asked for: {error.message}", hint=_AS_A_FILE
+            ) from error
         for found in answer.get("serviceCertificates", ()):
             if (found.get("serviceType"), found.get("certificateUsage")) == ("compute", "image-bundling"):
                 return str(found.get("certificate", "")).strip().encode() + b"\n"
-        raise UsageError(
-            "the cloud shows no certificate for bundles",
-            hint="Give it as a file (EUCALYPTUS_CERT, or `cloud_certificate` in clouds.yaml).",
-        )
+        raise UsageError("the cloud shows no certificate for bundles", hint=_AS_A_FILE)
 
     def register_image(self, claim: Claim, spec: ImageSpec) -> str:
         """Register and return the image id; the claim's tag is set right after, by a second call.

@@ -171,6 +171,10 @@ def test_the_certificate_for_bundles_is_asked_of_the_bootstrap_service(script) -
     }
     with pytest.raises(UsageError, match="shows no certificate"):
         cloud.bundling_certificate()
+    old = script(refusal("BindingFailure", message="Failed to construct message"))
+    with pytest.raises(UsageError, match=r"cannot be asked for: .*Failed to construct") as caught:
+        Eucalyptus(settings(old.url)).bundling_certificate()
+    assert "EUCALYPTUS_CERT" in caught.value.hint
     with pytest.raises(UsageError, match=r"came with 4\.2"):
         Eucalyptus(settings(server.url), release=Release((4, 1))).bundling_certificate()
 
