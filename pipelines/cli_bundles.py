@@ -48,6 +48,7 @@ Mappings = Annotated[
     list[str] | None,
     typer.Option("-B", "--block-device-mapping", metavar="VIRTUAL=DEVICE", help="ephemeral0=sdb; repeatable."),
 ]
+Platform = Annotated[Literal["windows"] | None, typer.Option("--platform", help="windows, for clouds that ask for it.")]
 Unsigned = Annotated[bool, typer.Option("--unsigned", help="Take it whoever signed it, and if nobody did.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
 
@@ -239,9 +240,7 @@ def install_image(
         typer.Option("--ramdisk", metavar="FILE|ID", help="The ramdisk: a file to install before it, or an id."),
     ] = None,
     mapping: Mappings = None,
-    platform: Annotated[
-        Literal["windows"] | None, typer.Option("--platform", help="windows, for clouds that ask for it.")
-    ] = None,
+    platform: Platform = None,
     compression: Annotated[Compression, typer.Option(help="small is slower, for slow lines.")] = "fast",
     plan: Annotated[bool, typer.Option("--plan", help="Only show which steps it takes.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another run of the same instead of refusing.")] = False,
@@ -259,6 +258,30 @@ def install_image(
     install.install(image, made_of, beside, only_plan=plan, cloud=cloud, wait=wait, as_json=json)
 
 
+def register(
+    manifest: Annotated[str, typer.Argument(metavar="BUCKET/MANIFEST", help="The manifest's key.", show_default=False)],
+    name: Annotated[str, typer.Option("-n", "--name", metavar="NAME", help="The image's name in the cloud.")],
+    *,
+    description: Annotated[str, typer.Option("--description", metavar="TEXT", help="The image's description.")] = "",
+    virtualization: Annotated[
+        Virtualization | None,
+        typer.Option("--virtualization-type", help="By default paravirtual with a kernel, hvm without."),
+    ] = None,
+    kernel: Annotated[str | None, typer.Option("--kernel", metavar="ID", help="The kernel it boots with.")] = None,
+    ramdisk: Annotated[str | None, typer.Option("--ramdisk", metavar="ID", help="The ramdisk it boots with.")] = None,
+    platform: Platform = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show which steps it takes.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another run of the same instead of refusing.")] = False,
+    cloud: CloudName = None,
+    json: AsJson = False,
+) -> None:
+    """Register a bundle that lies in a bucket, as machine, kernel or ramdisk (euca-register, ec2-register)."""
+    made_of: dict[str, Any] = {"name": name, "description": description, "platform": platform}
+    made_of |= {"kernel_id": kernel, "ramdisk_id": ramdisk}
+    made_of["virtualization"] = virtualization or ("paravirtual" if kernel else None)
+    install.register(manifest, made_of, only_plan=plan, cloud=cloud, wait=wait, as_json=json)
+
+
 def _identity(
     user: str | None, cert: Path | None, privatekey: Path | None, ec2cert: Path | None, cloud: str | None
 ) -> dict[str, Any]:
@@ -269,6 +292,7 @@ VERBS: Sequence[Callable[..., None]] = (
     install_image,
     bundle,
     upload,
+    register,
     fetch_bundle,
     unbundle,
     bundle_info,

@@ -1,4 +1,4 @@
-"""What `emi install-image` does: it writes a recipe down and runs it.
+"""What `emi install-image` and `emi register` do: each writes a recipe down and runs it.
 
 So it is planned, locked, journalled and resumed as any other. The recipe lies in EMI_HOME/recipes, named by what it
 says: the same command finds the same recipe again, and with it what a killed run of it left.
@@ -23,7 +23,7 @@ from pipelines.verbs.making import devices
 
 _ID = re.compile(r"[ae][kr]i-[0-9A-Fa-f]{8,17}")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # in a recipe's name
-_HEAD = "# Written by `emi install-image`. It is a recipe like any other: copy it to keep or change it.\n"
+_HEAD = "# Written by `emi {verb}`. It is a recipe like any other: copy it to keep or change it.\n"
 
 
 def install(
@@ -41,7 +41,26 @@ def install(
     `made_of` are options of the step `install`, mappings as VIRTUAL=DEVICE; `beside` says of `kernel` and `ramdisk` a
     file's path or an id.
     """
-    path = _written(_recipe(image, made_of, beside))
+    _carry_out(_recipe(image, made_of, beside), "install-image", cloud, only_plan=only_plan, wait=wait, as_json=as_json)
+
+
+def register(
+    location: str, made_of: Mapping[str, Any], *, only_plan: bool, cloud: str | None, wait: bool, as_json: bool
+) -> None:
+    """Register a bundle that lies in a bucket; `made_of` are options of the step `register`."""
+    given = {name: value for name, value in made_of.items() if value is not None}
+    recipe = {
+        "name": _named("register", given["name"]),
+        "steps": _plain([{"locate-bundle": {"manifest": location}}, {"register": given}]),
+        "outputs": {"image": "register.image_id"},
+    }
+    _carry_out(recipe, "register", cloud, only_plan=only_plan, wait=wait, as_json=as_json)
+
+
+def _carry_out(
+    recipe: Mapping[str, Any], verb: str, cloud: str | None, *, only_plan: bool, wait: bool, as_json: bool
+) -> None:
+    path = _written(recipe, verb)
     if only_plan:
         recipes.plan(path, (), (), cloud, as_json=as_json)
     else:
@@ -63,7 +82,11 @@ def _recipe(image: Path, made_of: Mapping[str, Any], beside: Mapping[str, str | 
     if packing(image):
         steps += [{"decompress": None}]
     steps += [{"install": options}]
-    return {"name": f"install-{_UNFIT.sub('-', made_of['name'])}"[:128], "steps": _plain(steps), "outputs": outputs}
+    return {"name": _named("install", made_of["name"]), "steps": _plain(steps), "outputs": outputs}
+
+
+def _named(verb: str, name: str) -> str:
+    return f"{verb}-{_UNFIT.sub('-', name)}"[:128]
 
 
 def _url(path: Path, role: str) -> str:
@@ -87,8 +110,8 @@ def _plain(value: Any) -> Any:
             return value
 
 
-def _written(recipe: Mapping[str, Any]) -> Path:
-    text = _HEAD + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120)
+def _written(recipe: Mapping[str, Any], verb: str) -> Path:
+    text = _HEAD.format(verb=verb) + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120)
     path = home().make().recipes / f"{recipe['name']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
     durable.write_file(path, text.encode())
     return path

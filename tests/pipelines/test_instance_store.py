@@ -24,7 +24,7 @@ from builder.bundle.folder import parts_in
 from builder.bundle.unbundle import unbundle
 from builder.cloud.counterparts import counterpart
 from builder.cloud.fetch_bundle import fetch_bundle
-from builder.errors import BundleRefused, CloudConflict, UsageError
+from builder.errors import BundleRefused, CloudConflict, CloudNotFound, UsageError
 from builder.sandbox import lifecycle
 from pipelines import cli
 from pipelines.home import Home
@@ -257,6 +257,10 @@ def test_without_a_recipe_and_with_a_cloud(emi: Any, disk: Path, tmp_path: Path,
     location = "plain/x/y/plain.manifest.xml"
     assert run("upload", manifest, "plain/x/y") == {"location": location, "parts": 2, "sent": 0}
     assert run("upload", manifest, "plain/x/y")["sent"] == 0
+    cli.app(["register", location, "-n", "plain", *LIKE_EUCALYPTUS], standalone_mode=False)
+    record = cloud(emi).cloud.image_by_name("plain")
+    assert record is not None
+    assert (record.image_location, record.image_type, record.state) == (location, "machine", "available")
     again = Path("again")
     got = run("fetch-bundle", location, "-d", again)
     assert (got["kept"], sorted(path.name for path in again.iterdir())) == (
@@ -274,6 +278,11 @@ def test_without_a_recipe_and_with_a_cloud(emi: Any, disk: Path, tmp_path: Path,
     os.truncate("plain.part.01", 100)
     with pytest.raises(BundleRefused, match=r"plain\.part\.01"):
         run("upload", manifest, "plain/elsewhere")
+    cloud(emi).cloud.s3.delete("plain", "x/y/plain.part.01")
+    with pytest.raises(BundleRefused, match=r"x/y/plain\.part\.01 is not there"):
+        run("register", location, "-n", "plain-2")
+    with pytest.raises(CloudNotFound, match=r"s3://plain/y\.manifest\.xml does not exist"):
+        run("register", "plain/y.manifest.xml", "-n", "plain-2")
     moved = again / "plain.manifest.xml"
     cli.app(
         ["migrate-manifest", str(moved), "--from", "sandbox:eucalyptus", "--cloud", "sandbox"], standalone_mode=False
