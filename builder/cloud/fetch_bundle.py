@@ -43,15 +43,24 @@ class Fetched:
 
 
 def fetch_bundle(
-    s3: S3, bucket: str, manifest_key: str, into: Path, *, workers: int = WORKERS, progress: Progress = SILENT
+    s3: S3,
+    bucket: str,
+    manifest_key: str,
+    into: Path,
+    *,
+    data: bytes | None = None,
+    workers: int = WORKERS,
+    progress: Progress = SILENT,
 ) -> Fetched:
     """Have the directory `into`, made if need be, hold the bundle whose manifest is `manifest_key`.
 
+    `data` is the manifest, where the caller has read it already and holds on to what it said then.
     Parts are looked for beside the manifest, then at the bucket's root, where Eucalyptus 4.0 to 4.4.1 have them. What
     is here with the right digest is not fetched again. Nothing is written outside of `into`. Raises BundleRefused when
     a part is missing or arrives damaged twice (what arrived well is kept), CloudError, BusyError, DiskFull, HostError.
     """
-    data = s3.read(bucket, manifest_key, most=limits.LARGEST_MANIFEST)
+    if data is None:
+        data = s3.read(bucket, manifest_key, most=limits.LARGEST_MANIFEST)
     name = posixpath.basename(manifest_key)
     says = manifest.read(data, where=f"s3://{bucket}/{manifest_key}")
     _require_names(says, name)

@@ -158,6 +158,14 @@ def test_something_huge_under_a_parts_key_is_not_written(place, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= set(NAMES[1:])
 
 
+def test_a_manifest_that_was_read_before_is_what_counts(place, tmp_path):
+    place.store()
+    place.put(f"images/{MANIFEST}", b"replaced since")
+    place.fetch(tmp_path, data=(BUNDLE / MANIFEST).read_bytes())
+    assert is_whole(tmp_path)
+    assert place.calls == {"GetObject": len(NAMES)}
+
+
 def test_no_such_manifest(stored, tmp_path):
     with pytest.raises(CloudNotFound):
         stored.fetch(tmp_path / "here", key="images/none.manifest.xml")
