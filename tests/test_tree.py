@@ -199,6 +199,7 @@ def test_a_wheel_holds_both_packages_and_the_command(tmp_path: Path) -> None:
         text = {name.split("/")[-1]: opened.read(name).decode() for name in names if ".dist-info/" in name}
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"pipelines", "builder"}
     expected = {relative(path) for path in sources() if path.relative_to(ROOT).parts[0] in ("builder", "pipelines")}
+    expected |= {name for name in map(relative, tracked()) if name.startswith("builder/cloud/models/")}
     assert expected <= set(names)
     assert "emi = pipelines.cli:main" in text["entry_points.txt"]
     assert "Provides-Extra: sandbox" in text["METADATA"]

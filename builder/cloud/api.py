@@ -154,7 +154,7 @@ class ImageRecord:
     """An image as the cloud describes it; `state` is pending, available, failed, …
 
     `image_type` is machine, kernel or ramdisk; `root_device_type` ebs or instance-store; `image_location` BUCKET/KEY of
-    the manifest where it is instance-store, else OWNER/NAME; `platform` windows or "".
+    the manifest where it is instance-store, else OWNER/NAME; `platform` windows, or linux or "" for all others.
     """
 
     image_id: str

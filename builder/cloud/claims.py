@@ -57,7 +57,7 @@ def tag_problems(tags: Mapping[str, str]) -> list[str]:
     if len(tags) > _MOST_TAGS:
         wrong.append(f"{len(tags)} tags are too many: a resource may have 50, of which emi sets 2")
     for key, value in tags.items():
-        if key.startswith(("aws:", "emi:")):
+        if key.startswith(("aws:", "emi:", "euca:")):
             wrong.append(f"the tag {key!r} begins with a prefix that is reserved")
         if not 1 <= len(key) <= 127 or len(value) > 255:
             wrong.append(f"the tag {key[:40]!r} is too long: a key may have 127 characters, a value 255")

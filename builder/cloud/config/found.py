@@ -32,7 +32,7 @@ class Found:
 
     name: str
     origin: str
-    load: Callable[[], Configured]
+    load: Callable[[], Configured] = field(repr=False)  # it may hold an environment, with secrets in it
 
 
 # The services' names in the paths of Eucalyptus ("Endpoints and signing" of the facts), by botocore's and ours.

@@ -201,6 +201,7 @@ def test_two_snapshots_under_one_claim_are_an_error(request, cloud):
         ({"parent": "base", "parent_snapshot": "snap-1"}, "exclude each other"),
         ({"parent_snapshot": "ami-1"}, "must be the id of a snapshot"),
         ({"tags": {"aws:x": "y"}}, "reserved"),
+        ({"tags": {"euca:x": "y"}}, "reserved"),
         ({"tags": {"emi:claim": "y"}}, "reserved"),
         ({"tags": {"k" * 128: "y"}}, "too long"),
         ({"tags": {"k": "y" * 256}}, "too long"),
