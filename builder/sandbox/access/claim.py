@@ -200,5 +200,7 @@ def service_of(request: Request) -> str:
 
 def _is_ebs(request: Request) -> bool:
     """Say whether the path is one of the EBS direct APIs, and not a key in a bucket `snapshots`."""
+    if request.service:  # the path has said it
+        return False
     start = request.method == "POST" and request.path == "/snapshots" and not request.raw_query
     return start or _EBS.fullmatch(request.path) is not None

@@ -27,6 +27,7 @@ from builder.sandbox.sparse import Report
 
 log = logging.getLogger(__name__)
 _PIECE = 1 << 20
+_AROUND = 1 << 20  # bytes of tar around an image at most: headers, the map of a sparse member, padding
 _HEX = re.compile("[0-9a-fA-F]{32}")
 
 
@@ -67,17 +68,36 @@ def _look(cloud: Cloud, image: Image, report: Report) -> None:
     key, iv = (_opened(cloud, text, name) for text, name in ((facts.encrypted_key, "key"), (facts.encrypted_iv, "iv")))
     reader = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
     unpadding, gunzip = PKCS7(128).unpadder(), zlib.decompressobj(wbits=31)
-    digest = hashlib.sha1(usedforsecurity=False)
+    tar = _Tar(facts.size + _AROUND)
     try:
         for piece in _encrypted(cloud, where, facts, report):
-            gunzip = _unzip(gunzip, unpadding.update(reader.update(piece)), digest)
-        gunzip = _unzip(gunzip, unpadding.update(reader.finalize()) + unpadding.finalize(), digest)
+            gunzip = _unzip(gunzip, unpadding.update(reader.update(piece)), tar)
+        gunzip = _unzip(gunzip, unpadding.update(reader.finalize()) + unpadding.finalize(), tar)
     except (ValueError, zlib.error) as error:
         raise Unfit(f"its parts do not decrypt to a gzip stream: {error}") from error
     if not gunzip.eof:
         raise Unfit("its gzip stream is cut off")
-    if digest.hexdigest() != (facts.tar_sha1 or "").lower():
-        raise Unfit(f"the SHA-1 of its tar is {digest.hexdigest()}, not {facts.tar_sha1}")
+    if tar.sha1() != (facts.tar_sha1 or "").lower():
+        raise Unfit(f"the SHA-1 of its tar is {tar.sha1()}, not {facts.tar_sha1}")
+
+
+class _Tar:
+    """What comes out of a bundle, digested; `limit` is how many bytes may come."""
+
+    def __init__(self, limit: int) -> None:
+        self._digest = hashlib.sha1(usedforsecurity=False)
+        self._left = limit
+
+    def update(self, data: bytes) -> None:
+        """Take the next bytes. Raises Unfit beyond the limit."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise Unfit("its gzip stream expands to more than an image of the stated size")
+        self._digest.update(data)
+
+    def sha1(self) -> str:
+        """Return the digest of all that came."""
+        return self._digest.hexdigest()
 
 
 def _opened(cloud: Cloud, text: str | None, name: str) -> bytes:
@@ -124,8 +144,8 @@ def _part(cloud: Cloud, bucket: str, key: str, part: Part) -> Iterator[bytes]:
         raise Unfit(f"part {part.index} at {bucket}/{key} is gone") from None
 
 
-def _unzip(gunzip: zlib._Decompress, data: bytes, digest: hashlib._Hash) -> zlib._Decompress:
-    """Feed the stream's next bytes and digest what comes out; return what takes the bytes after them.
+def _unzip(gunzip: zlib._Decompress, data: bytes, tar: _Tar) -> zlib._Decompress:
+    """Feed the stream's next bytes and hand on what comes out; return what takes the bytes after them.
 
     Members may be concatenated. Raises Unfit, zlib.error.
     """
@@ -135,7 +155,7 @@ def _unzip(gunzip: zlib._Decompress, data: bytes, digest: hashlib._Hash) -> zlib
         full = True
         while not gunzip.eof and (data or full):  # what filled the piece may not have been all that is ready
             out = gunzip.decompress(data, _PIECE)
-            digest.update(out)
+            tar.update(out)
             data, full = gunzip.unconsumed_tail, len(out) == _PIECE
         data = gunzip.unused_data
     return gunzip

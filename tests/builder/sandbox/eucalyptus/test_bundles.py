@@ -7,6 +7,8 @@ import re
 import pytest
 from botocore.config import Config  # noqa: TID251 - the client that users bring
 
+from builder.sandbox.faults import client
+
 AREA = "Eucalyptus: images"
 HVM = {"VirtualizationType": "hvm"}
 OLD = Config(signature_version="s3", s3={"addressing_style": "path"}, parameter_validation=False)
@@ -117,6 +119,7 @@ def test_whose_a_bundle_is(cloud, second, bundled, refusal):
         ("private", "part 0 is not at "),
         ("tar", "the SHA-1 of its tar is "),
         ("size", "its parts have "),
+        ("bomb", "its gzip stream expands to more than "),
     ],
 )
 def test_what_a_launch_would_find_out(cloud, bundled, spoil, reason):
@@ -124,8 +127,9 @@ def test_what_a_launch_would_find_out(cloud, bundled, spoil, reason):
         "tar": lambda text: re.sub(r"(</type><digest algorithm='SHA1'>)\w{4}", r"\g<1>0000", text),
         "size": lambda text: re.sub(r"(<bundled_size>)(\d+)", lambda m: f"{m[1]}{int(m[2]) + 1}", text),
     }
+    changes["bomb"] = lambda text: re.sub(r"(<size>)\d+", r"\g<1>1", text)
     other = cloud.identity.certificate if spoil == "certificate" else None
-    noise = bytes(range(256)) * 2 + spoil.encode() * 200
+    noise = bytes(range(256)) * 2 + spoil.encode() * 200 + bytes((2 << 20) * (spoil == "bomb"))
     files = bundled(
         cloud.identity, spoil, image=noise, certificate=other, part_size=200, change=changes.get(spoil, str)
     )
@@ -197,3 +201,13 @@ def test_releases_differ(cloud_of, bundled, refusal):
     location = old.upload({manifest: unsigned}, bucket=bucket)
     found = refusal(old.ec2.register_image, Name="unsigned", ImageLocation=location, **HVM)
     assert found[:2] == ("InternalFailure", 500)
+
+
+@pytest.mark.behaviour("Faults", "stuck, fail", "images of Eucalyptus, whose ids are others, are held and fail too")
+def test_faults_know_these_ids(cloud, bundled):
+    location = cloud.upload(bundled(cloud.identity))
+    end = cloud.running.endpoint
+    client.put(end, [{"effect": "fail", "call": "RegisterImage", "reason": "told so"}])
+    image = cloud.described(register(cloud, location, "told-to-fail", **HVM))
+    client.clear(end)
+    assert (image["State"], image["StateReason"]["Message"]) == ("failed", "told so")

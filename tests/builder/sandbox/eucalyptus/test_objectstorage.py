@@ -79,9 +79,11 @@ def test_what_the_release_decides(cloud_of, refusal):
     assert found[:2] == ("InvalidRequest", 400)
     client = old.running.client("s3", config=Config(signature_version="s3", s3={"addressing_style": "path"}))
     client.create_bucket(Bucket="a-bucket")
+    client.create_bucket(Bucket="snapshots")
+    client.put_object(Bucket="snapshots", Key="snap-01234567", Body=b"no call of EBS direct")
     client.put_object(Bucket="a-bucket", Key="a key", Body=b"bytes")
     assert client.get_object(Bucket="a-bucket", Key="a key")["Body"].read() == b"bytes"
-    assert [one["Name"] for one in client.list_buckets()["Buckets"]] == ["a-bucket"]
+    assert [one["Name"] for one in client.list_buckets()["Buckets"]] == ["a-bucket", "snapshots"]
     answer = client.list_objects_v2(Bucket="a-bucket")
     assert ("KeyCount" in answer, [one["Key"] for one in answer["Contents"]]) == (False, ["a key"])
     upload = client.create_multipart_upload(Bucket="a-bucket", Key="b")["UploadId"]
