@@ -22,6 +22,13 @@
     │   ├── CloudFailed           … having accepted it first: what we began has ended in failure
     │   ├── CloudConflict         … because something of that name or token is already there
     │   └── CloudTrouble          … for now (throttling, 5xx, a cut connection; retried)
+    ├── RemoteError          10   another machine, reached by SSH, refused or failed
+    │   ├── RemoteDenied          … our key, or root's rights
+    │   ├── HostKeyWrong          … to prove that it is the one we mean
+    │   ├── RemoteFailed          … a command: its status and last lines are in the message
+    │   ├── DeviceDoubtful        … to have one device that is surely the right one
+    │   ├── WriteLost             … to keep what it said it had written
+    │   └── RemoteTrouble         … for now: not there yet, or the connection was cut (retried)
     ├── BusyError             8   another run holds what this one needs
     ├── Interrupted         130   Ctrl-C
     └── InternalError        70   a defect in emi itself
@@ -188,6 +195,50 @@ class CloudTrouble(CloudError):
 
     retryable = True
     advice = "`emi resume` carries on where it stopped; nothing is uploaded twice."
+
+
+class RemoteError(EmiError):
+    """Another machine that emi works on over SSH refused, failed, or lacks what the step needs."""
+
+    exit_code = 10
+    advice = "Correct it on the machine named in the message, then `emi resume`."
+
+
+class RemoteDenied(RemoteError):
+    """The machine does not let our key in, or does not give root's rights without a password."""
+
+    advice = "Log in by hand with the same key and try `sudo -n true`; or name another user."
+
+
+class HostKeyWrong(RemoteError):
+    """The machine that answered has another host key than the one that is pinned or known. Nothing was sent to it."""
+
+    advice = "If the machine was made anew, replace its known key; if not, somebody else answers in its place."
+
+
+class RemoteFailed(RemoteError):
+    """A command on the other machine ended with an error, or not in time; it and its last lines are in the message."""
+
+    advice = "Paste the command from the message into a shell on that machine to see it fail by itself."
+
+
+class DeviceDoubtful(RemoteError):
+    """No block device there is surely the one that was meant, or it is in use or not empty. Nothing was written."""
+
+    advice = "Compare the list in the message with the volumes attached to that machine; detach what is not needed."
+
+
+class WriteLost(RemoteError):
+    """What is read back from the device is not what was written: it lost writes, or somebody else writes to it."""
+
+    advice = "Make another volume and write to that one; this one must not be trusted."
+
+
+class RemoteTrouble(RemoteError):
+    """The machine could not be reached yet, or the connection was cut. It was retried until the time limit."""
+
+    retryable = True
+    advice = "`emi resume` carries on where it stopped; what is there already is not sent again."
 
 
 class BusyError(EmiError):
