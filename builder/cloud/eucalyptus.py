@@ -42,7 +42,7 @@ _NO_OBJECT_TAGS = Lack(
 _AS_A_FILE = "Give the cloud's certificate as a file (EUCALYPTUS_CERT, or `cloud_certificate` in clouds.yaml)."
 _TOO_OLD = "this release of Eucalyptus is older than the call"
 # xvd names pass its validation and are not rewritten when a volume is attached ("Guest device names" of the facts).
-_DEVICE = Rule(pattern=r"/dev/[svh]d[a-z][1-9]?", words="/dev/sda, /dev/sdb, /dev/vdb, …, never /dev/xvda")
+_DEVICE = Rule(pattern=r"/dev/([svh]d[a-z]|sda1)", words="/dev/sda, /dev/sdb, /dev/vdb, …, never /dev/xvda")
 _NAME = Rule(pattern=r"[A-Za-z0-9()./_-]{3,128}", words="3 to 128 letters, digits and ( ) . / _ -")
 _ROOT = "/dev/sda"
 _FIELDS = frozenset(

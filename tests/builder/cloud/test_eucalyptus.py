@@ -208,7 +208,8 @@ def test_what_a_release_can_do_is_known_without_a_call(release, root, lacking) -
     assert not able.ebs_direct
     assert not able.tag_on_register
     assert (Call("ec2", "CreateVolume") in able.tags_at_once) == (release == "5.1")
-    assert not able.device_name.admits("/dev/xvda")
+    names = ("/dev/sda", "/dev/sda1", "/dev/vdb", "/dev/sdb1", "/dev/xvda", "/dev/xvdb", "sda", "/dev/sdaa")
+    assert [able.device_name.admits(name) for name in names] == [True] * 3 + [False] * 5
     assert not able.image_name.admits("with space")
     for empty in ("CopyImage", "CopySnapshot", "ImportImage", "ImportSnapshot"):
         with pytest.raises(UsageError, match="answers this call with success and does nothing"):
