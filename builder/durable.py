@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from builder.errors import DiskFull
+from builder.errors import DiskFull, HostError
 
 
 def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
@@ -62,3 +62,16 @@ def translate_disk_full(path: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DiskFull(f"no space left for {path}: {error.strerror}") from error
+
+
+@contextmanager
+def translate_failures(path: Path) -> Iterator[None]:
+    """Turn every OSError of writing `path` inside the block into DiskFull or HostError naming it."""
+    try:
+        with translate_disk_full(path):
+            yield
+    except OSError as error:
+        raise HostError(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="Look at the directory's rights and at the filesystem, then run again.",
+        ) from error

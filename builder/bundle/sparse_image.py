@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
-from builder import durable
+from builder import durable, pool
 from builder.errors import BusyError, HostError
 
 _PAGE = 4096  # bytes; the granularity of holes on every filesystem that has them
+# bytes; what was written goes to the disk meanwhile, so that the fsync at the end has little to wait for
+_WRITE_OUT = 32 << 20
 _STEP = 64 * 1024  # compared at once where it is zero
 _ZERO_PAGE, _ZERO_STEP = bytes(_PAGE), bytes(_STEP)
 
@@ -26,6 +30,8 @@ class SparseImage:
         self._target, self._size = target, size
         self._aside = target.with_name(f".{target.name}.unbundling")
         self._file = -1
+        self._waiting = 0  # bytes written since the last time that the disk was told to take what there is
+        self._writing_out: pool.Background[None] | None = None
 
     def __enter__(self) -> Self:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,21 +74,34 @@ class SparseImage:
 
     def commit(self) -> None:
         """Give the file its name, durably, in place of what had it."""
-        with durable.translate_disk_full(self._aside):
+        with durable.translate_failures(self._aside):
+            if self._writing_out:
+                self._writing_out.result()
             os.fsync(self._file)
-        durable.commit(self._aside, self._target)
+        with durable.translate_failures(self._target):
+            durable.commit(self._aside, self._target)
         os.close(self._file)
         self._file = -1
 
     def _put(self, data: bytes, begin: int, end: int, offset: int) -> None:
         left = memoryview(data)[begin:end]
-        with durable.translate_disk_full(self._aside):
+        with durable.translate_failures(self._aside):
             while left:
                 written = os.pwrite(self._file, left, offset)
                 left, offset = left[written:], offset + written
+            self._waiting += end - begin
+            if self._waiting >= _WRITE_OUT and (self._writing_out is None or self._writing_out.done()):
+                if self._writing_out:
+                    self._writing_out.result()  # the kernel tells an error once
+                self._waiting = 0
+                self._writing_out = pool.Background(partial(os.fdatasync, self._file))
 
     def _drop(self) -> None:
-        if self._file >= 0:
-            self._aside.unlink(missing_ok=True)
-            os.close(self._file)
-            self._file = -1
+        if self._file < 0:
+            return
+        self._aside.unlink(missing_ok=True)
+        if self._writing_out:
+            with suppress(OSError):  # what is wrong with the disk, the write or the fsync has said
+                self._writing_out.result()
+        os.close(self._file)
+        self._file = -1

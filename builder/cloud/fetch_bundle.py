@@ -78,7 +78,8 @@ def fetch_bundle(
     kept = sum(pool.in_order(settle, range(len(says.parts)), workers=workers))
     if wrong := Parts(says, parts_in(into, says, alone=False)).wrong_total(sum(fetch.sizes.values())):
         raise BundleRefused(f"s3://{bucket}/{manifest_key}: {wrong}", hint="Get the bundle from another source.")
-    durable.write_file(into / name, data)
+    with durable.translate_failures(into / name):
+        durable.write_file(into / name, data)
     parts = tuple(into / part.filename for part in says.parts)
     return Fetched(path=into / name, manifest=says, parts=parts, kept=kept)
 
@@ -168,14 +169,13 @@ class _Aside:
         self.size = 0
 
     def __enter__(self) -> Self:
-        try:
+        with durable.translate_failures(self._aside):
             self._file = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._file)
-            raise BusyError(f"another process is fetching {self._path}") from None
-        except OSError as error:
-            raise HostError(f"{self._aside} cannot be written: {error.strerror}", hint=_RIGHTS) from error
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self._file)
+                raise BusyError(f"another process is fetching {self._path}") from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -188,16 +188,17 @@ class _Aside:
         self.size = 0
 
     def write(self, piece: bytes) -> None:
-        """Append a piece. Raises DiskFull."""
+        """Append a piece. Raises DiskFull and HostError."""
         left = memoryview(piece)
-        with durable.translate_disk_full(self._aside):
+        with durable.translate_failures(self._aside):
             while left:
                 written = os.pwrite(self._file, left, self.size)
                 left, self.size = left[written:], self.size + written
 
     def commit(self) -> None:
         """Give the file its name."""
-        self._aside.replace(self._path)
+        with durable.translate_failures(self._path):
+            self._aside.replace(self._path)
 
 
 _RIGHTS = "Look at the directory's rights and at the filesystem, then run again."

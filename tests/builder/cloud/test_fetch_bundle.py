@@ -253,6 +253,14 @@ def test_parts_of_another_length_than_the_manifest_says(place, tmp_path):
     assert not (tmp_path / MANIFEST).exists()
 
 
+@pytest.mark.parametrize("name", [NAMES[1], MANIFEST])
+def test_a_directory_where_a_file_belongs(stored, tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(HostError) as error:
+        stored.fetch(tmp_path)
+    assert error.value.message == f"{tmp_path}/{name} cannot be written: Is a directory"
+
+
 def test_a_directory_that_cannot_be_made(stored, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match="file/here cannot be made: Not a directory"):

@@ -210,6 +210,38 @@ def test_a_link_in_the_way_is_not_followed(make, tmp_path):
     assert victim.read_bytes() == b"precious"
 
 
+def test_a_directory_in_the_way_is_said(make, tmp_path):
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(HostError) as error:
+        make.bundled(make.plain_tar()).unbundle(tmp_path / "disk")
+    assert error.value.message == f"{tmp_path}/disk cannot be written: Is a directory"
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
+
+
+def test_no_directory_is_said(make, tmp_path):
+    with pytest.raises(HostError, match="No such file or directory"):
+        make.bundled(make.plain_tar()).unbundle(tmp_path / "none" / "disk")
+
+
+def test_a_limit_on_the_size_of_files_is_said(tmp_path):
+    script = f"""
+import resource
+from pathlib import Path
+from builder.bundle.sparse_image import SparseImage
+from builder.errors import HostError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    with SparseImage(Path("{tmp_path}/disk"), 2 << 20):
+        pass
+except HostError as error:
+    print(error.message)
+"""
+    root = Path(__file__).parents[4]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout == f"{tmp_path}/.disk.unbundling cannot be made with 2097152 bytes: File too large\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_part_that_cannot_be_read_is_the_machines_fault(make, tmp_path):
     bundle = make.bundled(make.plain_tar())
 
