@@ -25,6 +25,8 @@ from builder.cloud.images import wait_available
 from builder.cloud.releases import Release
 from builder.cloud.session import Session
 from builder.cloud.settings import Settings
+from builder.cloud.snapshots import wait_completed
+from builder.cloud.wait import wait_until
 from builder.errors import CloudConflict, CloudDenied, CloudError, UsageError
 from builder.image.raw import RawReader
 from builder.sandbox import lifecycle
@@ -319,6 +321,32 @@ def test_a_kill_at_any_moment_leaves_one_image_and_it_is_found(cloud, bundle, cl
     assert image_id == (holder.image_id if holder else image_id)
     assert [one.image_id for one in cloud.find_images(claim)] == [image_id]
     assert cloud.image_by_name(wanted.name).tags == {TAG: claim.token, "Name": "one"}
+
+
+def test_an_untagged_image_of_our_very_snapshot_is_adopted_and_of_another_is_not(cloud, claim) -> None:
+    zone = cloud._call("ec2", "DescribeAvailabilityZones")["AvailabilityZones"][0]["ZoneName"]
+    volume = cloud._call("ec2", "CreateVolume", AvailabilityZone=zone, Size=1)["VolumeId"]
+    wait_until(
+        lambda: cloud._call("ec2", "DescribeVolumes", VolumeIds=[volume])["Volumes"][0],
+        lambda found: found["State"] == "available",
+        what=volume,
+    )
+    ours, other = (cloud._call("ec2", "CreateSnapshot", VolumeId=volume)["SnapshotId"] for _ in range(2))
+    for snapshot in (ours, other):
+        wait_completed(cloud, snapshot)
+
+    def of(snapshot: str) -> ImageSpec:
+        disk = (BlockDevice(device_name="/dev/sda", snapshot_id=snapshot),)
+        return ImageSpec(name=f"disk-{claim.token[:8]}", root_device_name=None, architecture=None, block_devices=disk)
+
+    image_id = cloud._call("ec2", "RegisterImage", **cloud._registration(claim, of(ours)))["ImageId"]
+    with pytest.raises(CloudConflict, match=f"is taken by {image_id}"):
+        cloud.register_image(claim, of(other))
+    assert cloud.register_image(claim, of(ours)) == image_id
+    found = wait_available(cloud, image_id)
+    # each would be another by Eucalyptus' own defaults
+    assert (found.architecture, found.virtualization_type, found.root_device_name) == ("x86_64", "hvm", "/dev/sda")
+    assert (found.root_device_type, found.tags) == ("ebs", {TAG: claim.token})
 
 
 def test_a_lost_answer_of_either_call_leaves_one_image(cloud, bundle, claim, place) -> None:
