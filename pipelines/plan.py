@@ -173,7 +173,7 @@ def foresee(prospects: Iterable[Prospect]) -> dict[str, Before]:
         before[node.id] = Before(source=known.get(node.source or "", Foreseen()), named=named)
         last = node.items[-1]
         foreseen = last.step.foresee(last.options, before[node.id].source)
-        known[node.id] = replace(foreseen, result=prospect.result)
+        known[node.id] = replace(foreseen, result=prospect.result, returns=last.step.returns)
     return before
 
 

@@ -173,7 +173,8 @@ class Foreseen:
     """What can be told of a step's result before the step is run, and the result when it is there already."""
 
     result: AnyArtifact | None = None
-    bundle: ForeseenBundle | None = None  # of what is, lies in or was registered from one
+    returns: type[AnyArtifact] | None = None  # what it will be
+    bundle: ForeseenBundle | None = None  # of what is, lies in or was registered from one; None: not known
     volume_size: int | None = None  # of a snapshot, GiB; None while it depends on the image
 
 

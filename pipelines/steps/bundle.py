@@ -65,7 +65,8 @@ class BundleOptions(Options):
     )
     account: str | None = Field(default=None, description="whose bundle it is, 12 digits; the cloud's account if not")
     user_certificate: str | None = Field(
-        default=None, description="the account's X.509 certificate, a file in the recipe's folder, not the cloud's own"
+        default=None,
+        description="the account's X.509 certificate: a file in the recipe's folder, in place of the configured one",
     )
     private_key: str | None = Field(default=None, description="the private key that belongs to it and signs, likewise")
     cloud_certificate: str | None = Field(

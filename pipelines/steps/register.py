@@ -126,12 +126,12 @@ class RegisterStep(CloudStep[RegisterOptions]):
     ) -> None:
         """Raise UsageError for what this cloud refuses, CloudConflict when an image not to be adopted has the name."""
         there, bundle = before.source.result, before.source.bundle
-        in_bucket = bundle is not None or isinstance(there, BundleLocation)
+        in_bucket = before.source.returns is BundleLocation or isinstance(there, BundleLocation)
         _require_roles(options, before)
         boots = {role: _FORESEEN for role in _BOOTS if getattr(options, role)}
         if in_bucket:
             _require_unset(options, bundle.type if bundle else _type(there))
-            place = there if isinstance(there, BundleLocation) else _somewhere(bundle)
+            place = there if isinstance(there, BundleLocation) else _somewhere(bundle, options)
             registration.require(_bundle_spec(options, place, boots, {}), cloud.capabilities, _manifest(place, bundle))
         else:
             size = there.volume_size if isinstance(there, Snapshot) else before.source.volume_size
@@ -250,15 +250,14 @@ def _type(result: AnyArtifact | None) -> Literal["machine", "kernel", "ramdisk"]
     return result.type if isinstance(result, BundleLocation) else "machine"
 
 
-def _somewhere(bundle: ForeseenBundle | None) -> BundleLocation:
-    """Return what stands for a bundle that is not there yet."""
-    assert bundle is not None
+def _somewhere(bundle: ForeseenBundle | None, options: RegisterOptions) -> BundleLocation:
+    """Return what stands for a bundle that is not there yet, and of which nothing may be known: it comes from afar."""
     return BundleLocation(
         bucket="bucket",
-        manifest_key=f"{bundle.name}.manifest.xml",
+        manifest_key=f"{bundle.name if bundle else 'bundle'}.manifest.xml",
         region="",
-        type=bundle.type,
-        architecture=bundle.architecture,
+        type=bundle.type if bundle else "machine",
+        architecture=bundle.architecture if bundle else options.architecture or "x86_64",
         manifest_sha256="",
         keys=(),
     )

@@ -11,7 +11,7 @@ from builder.cloud.eucalyptus import Eucalyptus
 from builder.cloud.releases import Release
 from builder.cloud.settings import Settings
 from builder.errors import UsageError
-from pipelines.artifact import ImageFile
+from pipelines.artifact import File, ImageFile, MachineImage
 from pipelines.plan import Prospect, arrange, foresee
 from pipelines.recipe import Recipe, load
 from pipelines.step import Before, CloudStep, Foreseen, ForeseenBundle
@@ -60,11 +60,25 @@ def preflight(recipe: Recipe, step: str, cloud, **results) -> None:
 def test_what_a_bundle_will_be_is_known_to_all_that_come_after_it(tmp_path):
     told = seen(read(tmp_path, KERNEL.replace("TYPE", "kernel")))
     kernel = ForeseenBundle(name="k", type="kernel", architecture="x86_64")
-    assert told["bundle"] == Before()
+    assert told["bundle"] == Before(source=Foreseen(returns=File))
     assert told["upload"].source.bundle == told["kern"].source.bundle == kernel
     root = told["register"]
     assert root.source.bundle == ForeseenBundle(name="root", type="machine", architecture="x86_64")
-    assert root.named == {"kernel": Foreseen(bundle=kernel)}
+    assert root.named == {"kernel": Foreseen(bundle=kernel, returns=MachineImage)}
+
+
+def test_of_a_bundle_from_elsewhere_only_what_the_registration_says_is_looked_at(tmp_path):
+    fetched = """  - fetch-bundle: {manifest: b/x.manifest.xml}
+  - upload: {bucket: abc}
+  - register: {name: "with space", volume_type: gp2}
+"""
+    path = tmp_path / "fetched.yaml"
+    path.write_text("name: fetched\nsteps:\n" + fetched)
+    with pytest.raises(UsageError, match="has `volume_type`: an image in the instance store has no root volume"):
+        preflight(load(path), "register", EUCALYPTUS)
+    path.write_text("name: fetched\nsteps:\n" + fetched.replace(", volume_type: gp2", ""))
+    with pytest.raises(UsageError, match="3 to 128 letters"):
+        preflight(load(path), "register", EUCALYPTUS)
 
 
 def test_how_large_a_snapshot_will_be_is_known_when_its_image_is_there(tmp_path):
