@@ -138,7 +138,6 @@ IN_PLACE = {
     "sectors_of_4096": ("/dev/sda2", []),
     "xfs": ("/dev/sda1", []),
     "btrfs_in_a_subvolume": ("/dev/sda1", []),
-    "lvm": ("/dev/vg0/root", []),
     "no_table": ("/dev/sda", []),
 }
 LEAN = ["swap_first_boot_apart_root_logical", "sectors_of_4096", "btrfs_in_a_subvolume", "no_table"]
@@ -221,6 +220,21 @@ def test_the_root_is_labelled_where_it_lies(name, layouts, appliance, tmp_path):
     finally:
         appliance.detach()
     assert disk.read_bytes() == before
+
+
+@pytest.mark.sweep
+def test_a_logical_volume_is_labelled_and_its_name_in_fstab_is_right_as_it_is(layouts, appliance, tmp_path):
+    disk, _ = layouts.lvm()
+    appliance.attach(create(Layer(path=disk, format="raw"), tmp_path / "edited.qcow2", backing_name="disk"))
+    try:
+        guest = Guest(appliance)
+        for edit in Label().edits(LabelOptions(label="new"), guest, {}):
+            guest.apply(edit)
+        assert guest.filesystem("/dev/vg0/root").label == "new"
+        assert isinstance(Fstab().edits(FstabOptions(), guest, {}), Unchanged)
+        assert b"\n/dev/mapper/vg0-root\t/\t" in guest.read("/etc/fstab")
+    finally:
+        appliance.detach()
 
 
 @pytest.mark.parametrize(
