@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from builder.cloud.config import ini
 from builder.cloud.config.found import Configured, Found, endpoints, of_domain, unverified
 from builder.cloud.eucalyptus import REGION, query_dialect, s3_dialect
 from builder.cloud.identity import Said, Sources
@@ -93,14 +94,19 @@ class EucalyptusEntry(_Entry):
     release: str | None = Field(
         default=None, pattern=r"^v?[0-9]{1,3}(\.[0-9]{1,3}){0,3}$", description="such as '4.4' or '5.1.0'"
     )
+    user: str | None = Field(
+        default=None, min_length=1, description="the [user NAME] of euca2ools' files that has keys and certificates"
+    )
     verify: bool = Field(default=True, description="whether to verify certificates; leave it be")
 
     @model_validator(mode="after")
     def _places(self) -> Self:
         if (self.domain is None) == (self.endpoints is None):
             raise ValueError("it needs `domain` or `endpoints`, one of both")
-        if not self.access_key and not self.profile:
-            raise ValueError("it needs `access_key` and `secret_key`, or `profile`")
+        if not self.access_key and not self.profile and not self.user:
+            raise ValueError("it needs `access_key` and `secret_key`, `profile` or `user`")
+        if self.user and (self.access_key or self.profile):
+            raise ValueError("`user` excludes `profile` and `access_key`: there is one set of keys")
         return self
 
 
@@ -279,6 +285,10 @@ def _configured(entry: AwsEntry | EucalyptusEntry, path: Path, name: str, origin
             settings = Settings(region=region, endpoint_url=entry.endpoint, location=entry.location, **common)
             return Configured(kind="aws", settings=settings, sources=sources, warnings=warnings)
         case EucalyptusEntry():
+            if entry.user:
+                files = ini.read(ini.files(os.environ))
+                common["access_key"], common["secret_key"] = (said.value for said in ini.keys(files, entry.user, {}))
+                sources = _sources(entry, path, name, origin, ini.of_user(files, entry.user))
             release = Release.parse(entry.release) if entry.release else Release()
             settings = Settings(
                 region=entry.region,
@@ -301,15 +311,17 @@ def _endpoints(entry: EucalyptusEntry, origin: str) -> dict[str, str]:
     return endpoints({service: Said(url, origin) for service, url in given.items()})
 
 
-def _sources(entry: _Entry, path: Path, name: str, origin: str) -> Sources:
-    files = {
+def _sources(entry: _Entry, path: Path, name: str, origin: str, beside: Mapping[str, Said] | None = None) -> Sources:
+    """Return what the entry says of bundles, and `beside` it where it says nothing."""
+    said = dict(beside or {}) | {
         key: Said(str(_file(value, path)), f"`{key}` of {origin}")
         for key in ("user_certificate", "private_key", "cloud_certificate")
         if (value := getattr(entry, key))
     }
-    account = Said(entry.account, f"`account` of {origin}") if entry.account else None
+    if entry.account:
+        said["account"] = Said(entry.account, f"`account` of {origin}")
     settable = {key: f"`{key}` of the cloud {name} in {path}" for key in ("account", "cloud_certificate")}
-    return Sources(account=account, **files, settable=settable)
+    return Sources(**said, settable=settable)
 
 
 def _file(value: str, path: Path) -> Path:

@@ -73,6 +73,18 @@ def test_a_cloud_is_what_its_entry_says(tmp_path: Path, monkeypatch: pytest.Monk
     assert SECRET not in repr(found)
 
 
+def test_keys_and_certificates_may_be_those_of_a_user_of_euca2ools(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "lab.ini"
+    file.write_text(f"[user me]\nkey-id = AKIA\nsecret-key = {SECRET}\naccount-id = 000000000001\ncertificate = /c\n")
+    monkeypatch.setenv("EUCA_CONFIG_PATH", str(file))
+    found = loaded(tmp_path, entry(EUCA + "domain: x, user: me, account: '000000000002'"))["lab"]
+    assert (found.settings.access_key, found.settings.secret_key) == ("AKIA", SECRET)
+    assert (found.sources.account.value, found.sources.user_certificate.value) == ("000000000002", "/c")
+    assert found.sources.user_certificate.where == f"{file}:5"
+    with pytest.raises(UsageError, match="for the user you"):
+        loaded(tmp_path, entry(EUCA + "domain: x, user: you"))
+
+
 def test_its_place_is_the_user_s_configuration(tmp_path: Path) -> None:
     assert clouds.place({"XDG_CONFIG_HOME": "/x"}) == Path("/x/emi/clouds.yaml")
     assert clouds.place({}) == Path("~/.config/emi/clouds.yaml").expanduser()
@@ -97,7 +109,10 @@ MISTAKES = [
     ("clouds:\n  lab: {kind: aws}\n  lab: {kind: aws}\n", r"yaml:3:3: .*lab"),
     (entry("region: x"), r"yaml:2:3: cloud `lab` needs `kind`: `aws` or `eucalyptus`"),
     (entry("kind: openstack"), r"yaml:2:15: cloud `lab` needs `kind`: `aws` or `eucalyptus`, not `openstack`"),
-    (entry(EUCA + "domain: lab.test"), r"yaml:2:3: cloud `lab`: it needs `access_key` and `secret_key`, or `profile`"),
+    (
+        entry(EUCA + "domain: lab.test"),
+        r"yaml:2:3: cloud `lab`: it needs `access_key` and `secret_key`, `profile` or `user`",
+    ),
     (entry(EUCA + "profile: a"), r"yaml:2:3: cloud `lab`: it needs `domain` or `endpoints`, one of both"),
     (entry(EUCA + "domian: x, profile: a"), r"yaml:2:27: unknown key `domian` of cloud `lab`; did you mean `domain`"),
     (entry(EUCA + "domain: http://x/, profile: a"), r"yaml:2:35: `domain` cannot be `http://x/`"),
@@ -112,6 +127,7 @@ MISTAKES = [
         r"unknown key `walrus` of cloud `lab`; it has",
     ),
     (entry("kind: aws, access_key: A"), r"yaml:2:3: cloud `lab`: `access_key` and `secret_key` belong together"),
+    (entry(EUCA + "domain: x, user: a, profile: b"), r"cloud `lab`: `user` excludes `profile`"),
     (entry(f"kind: aws, profile: a, {KEYS}"), r"`profile` and `access_key` exclude each other"),
     (entry("kind: aws, domain: x"), r"yaml:2:20: unknown key `domain` of cloud `lab`"),
 ]

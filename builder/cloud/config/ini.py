@@ -86,7 +86,7 @@ def configured(ini: Ini, wanted: str, environment: Mapping[str, str]) -> Configu
             f"no `ec2-url` is configured for the region {region} ({among})",
             hint=f"Regions that have one: {known or 'none'}.",
         )
-    access, secret = _keys(ini, user, environment)
+    access, secret = keys(ini, user, environment)
     release = Release()  # the files do not say; what every release takes is used, unless s3-force-sigv4 says more
     verify = _boolean(ini.option("region", region, "verify-ssl"))
     dialect = s3_dialect(Release((4, 4)) if _boolean(ini.option("region", region, "s3-force-sigv4")) else release)
@@ -133,7 +133,7 @@ def choose(ini: Ini, wanted: str, environment: Mapping[str, str]) -> tuple[str |
     return user, region
 
 
-def _keys(ini: Ini, user: str | None, environment: Mapping[str, str]) -> tuple[Said, Said]:
+def keys(ini: Ini, user: str | None, environment: Mapping[str, str]) -> tuple[Said, Said]:
     """Return the access key and its secret: the user's own, or the environment's; never one of each."""
     if user is not None:
         access, secret = ini.option("user", user, "key-id"), ini.option("user", user, "secret-key")
@@ -151,17 +151,26 @@ def _keys(ini: Ini, user: str | None, environment: Mapping[str, str]) -> tuple[S
 
 
 def _sources(ini: Ini, user: str | None, region: str, environment: Mapping[str, str]) -> Sources:
-    options = {"account": "account-id", "user_certificate": "certificate", "private_key": "private-key"}
-    found = {name: ini.option("user", user, option) for name, option in options.items()} if user is not None else {}
-    found["cloud_certificate"] = ini.option("region", region, "certificate")
-    given = {name: said for name, said in found.items() if said} | said_in(environment)
-    files = {name: _expanded(said) for name, said in given.items() if name != "account"}
-    account = {"account": given["account"]} if "account" in given else {}
+    given = of_user(ini, user) if user is not None else {}
+    if certificate := ini.option("region", region, "certificate"):
+        given["cloud_certificate"] = _expanded(certificate)
+    given |= {name: said if name == "account" else _expanded(said) for name, said in said_in(environment).items()}
     settable = {
         "account": f"EC2_USER_ID, or `account-id` of [user {user or 'NAME'}]",
         "cloud_certificate": f"EUCALYPTUS_CERT, or `certificate` of [region {region}]",
     }
-    return Sources(**account, **files, settable=settable)
+    return Sources(**given, settable=settable)
+
+
+def of_user(ini: Ini, user: str) -> dict[str, Said]:
+    """Return what the files say of a user's bundles, by the fields of Sources."""
+    found = {}
+    if account := ini.option("user", user, "account-id"):
+        found["account"] = account
+    for name, option in (("user_certificate", "certificate"), ("private_key", "private-key")):
+        if said := ini.option("user", user, option):
+            found[name] = _expanded(said)
+    return found
 
 
 def _expanded(said: Said) -> Said:
