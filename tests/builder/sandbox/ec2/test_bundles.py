@@ -100,7 +100,7 @@ def test_a_manifest_must_be_readable(ec2, identity, upload, bundled, code_of):
         assert code_of(ec2.register_image, Name="unreadable", ImageLocation=location) == "InvalidManifest"
 
 
-@pytest.mark.behaviour("S3 permissions", "PutObject with the ACL aws-exec-read", "refused where ACLs are off, as in every "
+@pytest.mark.behaviour("S3 permissions", "PutObject with the ACL aws-exec-read", "refused where ACLs are off, as in a "
                        "new bucket; else a grant for EC2's bundle account")  # fmt: skip
 def test_aws_exec_read_is_an_acl(sandbox, identity, upload, bundled):
     with pytest.raises(ClientError, match="AccessControlListNotSupported"):
