@@ -98,6 +98,8 @@ def _layout(
         _require_size(tar_sparse.decimal(said), size)
         if "GNU.sparse.major" in known:
             found, used = tar_sparse.from_lines(size, stream.block)
+            if used > stored:
+                raise BundleRefused(f"the sparse map has {used} bytes, its member {stored}", hint=DAMAGED)
             stored -= used
         else:
             listed = tar_sparse.from_records(records, size)
