@@ -177,7 +177,7 @@ def test_what_a_kernel_step_put_beside_the_image_stays_there(steps, read):
         ),
         pytest.param(
             "  - kernel:\n  - register: {name: name}\n    from: kernel.kernel\n",
-            "x.yaml:6:11: step `register` takes a snapshot, but `kernel.kernel` gives a file; "
+            "x.yaml:6:11: step `register` takes a snapshot or an uploaded bundle, but `kernel.kernel` gives a file; "
             "add a `snapshot` step between\n"
             "    6 |     from: kernel.kernel\n      |           ^^^^^^^^^^^^^",
             id="a part of the wrong type",
