@@ -101,6 +101,14 @@ def test_the_verb_asks_each_and_tells_no_secret(tmp_path: Path, everywhere, caps
         assert secret not in out + text.out + text.err
 
 
+def test_the_command_line_has_it(emi, everywhere) -> None:
+    done = emi("clouds", "--no-check")
+    assert done.code == 0, done.err
+    heading, *lines = done.out.splitlines()
+    assert heading.split("\t") == ["name", "answers", "at", "from"]
+    assert {line.split("\t")[0] for line in lines} == {"sandbox", "sandbox:eucalyptus", *NAMES}
+
+
 def test_one_that_cannot_be_read_is_shown_with_its_problem() -> None:
     found = configured.Found(name="slow", origin="here", load=lambda: configured.find("nowhere").load())
     row = verb.ask([found], 5)[0]
