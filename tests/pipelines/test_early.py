@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from builder.sandbox.faults import client
+from pipelines import kinds
 from pipelines.early import followers
 from pipelines.recipe import load
+from pipelines.steps.upload import UploadOptions
 
 HEAD = """
 name: early
@@ -58,6 +61,9 @@ def test_what_is_refused_early_is_told_and_left_to_the_upload(emi, shelf, small_
     assert len(keys) == 7
     assert seen.calls_since(0)["s3:PutObject"] == 7
     assert len({marks["emi-claim"] for marks in keys.values()}) == 2  # of what came early, and of the upload
+    (report,) = emi.home.glob("runs/*/report.json")
+    announced = {str(call) for call in kinds.load("upload").calls(UploadOptions(bucket="early"))}
+    assert set(json.loads(report.read_text())["calls"]) <= announced
     with sqlite3.connect(emi.home / "journal.sqlite") as journal:
         words = [word for (word,) in journal.execute("SELECT word FROM words ORDER BY id")]
     assert sorted(words) == sorted(["intent", "result"] * 4 + ["effect"] * 2)
