@@ -220,6 +220,7 @@ class RemoteFailed(RemoteError):
     """A command on the other machine ended with an error, or not in time; it and its last lines are in the message."""
 
     advice = "Paste the command from the message into a shell on that machine to see it fail by itself."
+    killed = False  # by a signal there, for want of memory perhaps: what is repeatable may be repeated
 
 
 class DeviceDoubtful(RemoteError):

@@ -1,0 +1,316 @@
+"""Write an image to a block device or file of another machine, and prove that it is there.
+
+Every grain (512 KiB, or 4 MiB where there is no Python) is compared by its SHA-256: only those that differ are sent,
+compressed, over several connections at once. Then fsync, the kernel over there forgets its copies, and every grain that
+was not read from the device before is read from it now. So each grain is read there exactly once after it was written,
+holes too, and the digest that is returned is one of bytes that came from the device.
+
+Nothing is recorded here or there: a write that was killed is begun again, and what has arrived is found by its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from builder import pool
+from builder.digest import BLOCK, BlockDigest, is_zero
+from builder.errors import ChecksumMismatch, RemoteFailed, RemoteTrouble, WriteLost
+from builder.image.stream import ImageReader, data_blocks
+from builder.progress import SILENT, Progress
+from builder.remote import abilities
+from builder.remote.command import Shell
+from builder.remote.target import Target, Writer
+from builder.retry import retrying
+
+CONNECTIONS = 4  # one channel moves at most 2 MiB in a round trip: 4 of them fill 1 Gbit/s up to 60 ms away
+_PIECE = 4 << 20  # bytes compressed and sent at once
+_SURVEYED = 1 << 30  # bytes whose digests are asked for at once; a cut repeats one such question
+_FRUITLESS = 4  # times in a row that a write may be cut or killed without anything new having arrived
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a write came to."""
+
+    digest: str  # `blocks:HEX`, as read back
+    sent: int  # bytes on the wire, compressed, without SSH's own
+    written: int  # bytes of the image that were not there before
+
+
+def write(
+    reader: ImageReader,
+    shell: Shell,
+    path: str,
+    *,
+    blank: bool = False,
+    expected: str | None = None,
+    connections: int = CONNECTIONS,
+    progress: Progress = SILENT,
+) -> Written:
+    """Make the first bytes of `path` over there equal to the image; what lies beyond it is left alone.
+
+    `blank` vouches that the device has never been written to, which saves reading it beforehand; a file that is made
+    new is blank anyway. `expected` is the image's own `blocks:` digest, where it is known. Holes of the image read as
+    zeros afterwards. A crash or an error leaves some of the image there; writing it again sends only the rest.
+
+    Raises WriteLost (what is read back is not what was sent), RemoteError (too small), RemoteFailed (a disk is full, a
+    writer is killed again and again), RemoteDenied, RemoteTrouble, HostKeyWrong, ChecksumMismatch (the image is not the
+    `expected` one), and what reading the image raises.
+    """
+    able = abilities.ask(shell)
+    target = Target.prepare(shell, able, path, reader.virtual_size)
+    with ExitStack() as stack:
+        others = [Shell(stack.enter_context(shell.remote.another())) for _ in range(connections - 1)]
+        job = _Job(reader, target, [shell, *others], progress)
+        return job.run(blank=blank or target.new, expected=expected)
+
+
+def read_back(shell: Shell, path: str, size: int, *, connections: int = CONNECTIONS) -> str:
+    """Return the `blocks:` digest of the first `size` bytes of `path` over there, read from the device itself."""
+    able = abilities.ask(shell)
+    target = Target.prepare(shell, able, path, size)
+    with ExitStack() as stack:
+        others = [Shell(stack.enter_context(shell.remote.another())) for _ in range(connections - 1)]
+        lanes = _Lanes(target, [shell, *others], SILENT)
+        lanes.settle()
+        return _blocks(lanes.survey(range(-(-size // BLOCK)), grain=BLOCK), size)
+
+
+class _Lane:
+    """One connection with, once something is to be written over it, a writer at its other end."""
+
+    def __init__(self, shell: Shell, target: Target) -> None:
+        self._shell = shell
+        self._target = target
+        self._stack = ExitStack()
+        self._writer: Writer | None = None
+
+    def writer(self) -> Writer:
+        """Return the writer, started now where there is none."""
+        if self._writer is None:
+            self._writer = self._stack.enter_context(self._target.writer(self._shell))
+        return self._writer
+
+    def finish(self) -> None:
+        """Return when what went this way is on the device."""
+        if self._writer is not None:
+            self._writer.finish()
+
+    def __enter__(self) -> Self:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+class _Lanes:
+    """Several connections to one target, each used by one thread at a time."""
+
+    def __init__(self, target: Target, shells: list[Shell], progress: Progress) -> None:
+        self.target = target
+        self.shells = shells
+        self._progress = progress
+
+    def settle(self) -> None:
+        """Have all that was written on the device, and the next reads come from there."""
+        retrying(lambda: self.target.settle(self.shells[0]), progress=self._progress)
+
+    def survey(self, grains: Collection[int], grain: int = 0) -> dict[int, bytes]:
+        """Return the digests of those grains over there that are not zero."""
+        step = _SURVEYED // (grain or self.target.grain)
+        free = list(self.shells)
+
+        def ask(question: list[tuple[int, int]]) -> dict[int, bytes]:
+            shell = free.pop()
+            try:
+                return retrying(lambda: self.target.survey(shell, question, grain), progress=self._progress)
+            finally:
+                free.append(shell)
+
+        found: dict[int, bytes] = {}
+        for part in pool.each(ask, _questions(grains, step), workers=len(self.shells), ahead=len(self.shells)):
+            found |= part
+        return found
+
+
+class _Job:
+    def __init__(self, reader: ImageReader, target: Target, shells: list[Shell], progress: Progress) -> None:
+        self.reader = reader
+        self.target = target
+        self.lanes = _Lanes(target, shells, progress)
+        self.progress = progress
+        self.here: dict[int, bytes] = {}  # the image's grains that are not zero, as far as they have been read
+        self.blocks: dict[int, bytes] = {}  # the same by 512 KiB, for the digest
+        self.there: dict[int, bytes] = {}  # the device's
+        self.proven: set[int] = set()  # grains whose entry in `there`, or lack of one, was read from the device
+        self.data = set(data_blocks(reader, target.grain))
+        self.lock = pool.Lock()
+        self.sent = 0
+        self.written = 0
+
+    def run(self, *, blank: bool, expected: str | None) -> Written:
+        grain = self.target.grain
+        count = -(-self.reader.virtual_size // grain)
+        self.progress.total(self.reader.virtual_size)
+        if not blank:
+            self.progress.note("comparing with what is there")
+            self._learn(range(count))
+        pieces = [range(first, min(first + _PIECE // grain, count)) for first in range(0, count, _PIECE // grain)]
+        self._send_all(pieces)
+        self.progress.note("reading back from the device")
+        self._prove([index for index in range(count) if index not in self.proven])
+        digest = _blocks(self.blocks, self.reader.virtual_size)
+        if expected is not None and digest != expected:
+            raise ChecksumMismatch(f"the image that was written is {digest}, not {expected}: it was changed meanwhile")
+        return Written(digest=digest, sent=self.sent, written=self.written)
+
+    def _learn(self, grains: Collection[int]) -> None:
+        """Read these grains of the device into `there`."""
+        self.lanes.settle()
+        found = self.lanes.survey(grains)
+        for index in grains:
+            self.there.pop(index, None)
+        self.there |= found
+        self.proven |= set(grains)
+
+    def _send_all(self, pieces: list[range]) -> None:
+        """Bring every piece there, going on after cuts and killed writers from what has arrived."""
+        waiting, fruitless = pieces, 0
+        while waiting:
+            begun: list[range] = []
+            try:
+                self._send(waiting, begun)
+            except (RemoteTrouble, RemoteFailed) as error:
+                if not (isinstance(error, RemoteTrouble) or error.killed):
+                    raise
+                self.progress.note(f"going on after: {error}")
+                before = self._matching()
+                self._learn([index for piece in begun for index in piece])
+                fruitless = 0 if self._matching() > before else fruitless + 1
+                if fruitless >= _FRUITLESS:
+                    raise
+                waiting = [piece for piece in waiting if not self._arrived(piece)]
+            else:
+                return
+
+    def _matching(self) -> int:
+        return sum(1 for index in self.proven if index in self.here and self.here[index] == self.there.get(index))
+
+    def _arrived(self, piece: range) -> bool:
+        return all(i in self.proven and i in self.here and self.here[i] == self.there.get(i) for i in piece)
+
+    def _send(self, pieces: list[range], begun: list[range]) -> None:
+        """Send what differs of these pieces, noting in `begun` what may have been sent; returns when it is fsynced."""
+        free = [_Lane(shell, self.target) for shell in self.lanes.shells]
+
+        def send(piece: range) -> None:
+            begun.append(piece)
+            if parts := list(self._differing(piece)):
+                lane = free.pop()
+                try:
+                    self._count(lane.writer().put(parts), parts)
+                finally:
+                    free.append(lane)
+            self.progress.advance(len(piece) * self.target.grain)
+
+        with ExitStack() as stack:
+            lanes = [stack.enter_context(lane) for lane in free]
+            pool.drain(send, pieces, workers=len(lanes))
+            pool.drain(_Lane.finish, lanes, workers=len(lanes))
+
+    def _count(self, sent: int, parts: list[tuple[int, bytes | int]]) -> None:
+        with self.lock:
+            self.sent += sent
+            self.written += sum(what if isinstance(what, int) else len(what) for _, what in parts)
+
+    def _differing(self, piece: range) -> Iterator[tuple[int, bytes | int]]:
+        """Yield the ranges of a piece that are not there, in order, touching ones of data as one; learn its digests."""
+        grain = self.target.grain
+        start, data = 0, b""
+        for index in piece:
+            offset = index * grain
+            length = min(grain, self.reader.virtual_size - offset)
+            found = self._read(index, offset, length)
+            different = self.here.get(index) != self.there.get(index)
+            if different:
+                self.proven.discard(index)
+            if data and (not different or not found):
+                yield start, data
+                data = b""
+            if different and not found:
+                yield offset, length
+            elif different:
+                start, data = (start, data + found) if data else (offset, found)
+        if data:
+            yield start, data
+
+    def _read(self, index: int, offset: int, length: int) -> bytes:
+        """Return a grain of the image, b"" when it is zero, and keep its digests."""
+        data = self.reader.pread(length, offset) if index in self.data else b""
+        blocks = [memoryview(data)[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
+        zero = [is_zero(block) for block in blocks]
+        if all(zero):
+            self.here.pop(index, None)
+            return b""
+        for number, block in enumerate(blocks):
+            if not zero[number]:
+                self.blocks[offset // BLOCK + number] = _sha256(block, BLOCK)
+        if self.target.grain == BLOCK:
+            self.here[index] = self.blocks[index]
+        else:
+            self.here[index] = _sha256(memoryview(data), self.target.grain)
+        return data
+
+    def _prove(self, grains: list[int]) -> None:
+        """Compare these grains of the device with the image's. Raises WriteLost."""
+        if not grains:
+            return
+        self._learn(grains)
+        lost = [index for index in grains if self.here.get(index) != self.there.get(index)]
+        if lost:
+            zero = sum(1 for index in lost if index not in self.there)
+            grain = self.target.grain
+            raise WriteLost(
+                f"{self.target.path} on {self.lanes.shells[0].name} does not hold what was written to it: {len(lost)}"
+                f" of {len(grains)} ranges of {grain >> 10} KiB differ when they are read back, the first at byte"
+                f" {lost[0] * grain}; {zero} of them read as zeros"
+            )
+
+
+def _questions(grains: Collection[int], most: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield ascending grains as runs (first, how many), at most `most` grains to a question."""
+    runs: list[tuple[int, int]] = []
+    size = 0
+    for index in grains:
+        if runs and sum(runs[-1]) == index:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((index, 1))
+        size += 1
+        if size == most:
+            yield runs
+            runs, size = [], 0
+    if runs:
+        yield runs
+
+
+def _sha256(data: memoryview, size: int) -> bytes:
+    digest = hashlib.sha256(data)
+    if len(data) < size:
+        digest.update(bytes(size - len(data)))
+    return digest.digest()
+
+
+def _blocks(digests: Mapping[int, bytes], size: int) -> str:
+    made = BlockDigest()
+    for index in sorted(digests):
+        made.add(index, digests[index])
+    return made.finish(size)
