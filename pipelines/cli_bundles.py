@@ -212,7 +212,8 @@ def migrate_manifest(
     """Make a manifest fit for another cloud or region; the parts stay as they are (ec2-migrate-manifest)."""
     bundles.migrate_manifest(
         manifest,
-        boots=None if no_mapping else {"kernel": kernel, "ramdisk": ramdisk},
+        boots={"kernel": kernel, "ramdisk": ramdisk},
+        mapped=not no_mapping,
         unsigned=unsigned,
         made_by=_identity(None, cert, privatekey, None, made_by or cloud),
         identity=_identity(user, None, None, ec2cert, cloud),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,6 +10,13 @@ from typing import Literal
 from builder.bundle.limits import PART_SIZE
 
 ImageType = Literal["machine", "kernel", "ramdisk"]
+_ID = re.compile(r"[ae]([kr])i-[0-9A-Fa-f]{8,17}")
+
+
+def is_id_of(role: str, text: str) -> bool:
+    """Say whether the text is the id of a registered `kernel` (aki-, eki-) or `ramdisk` (ari-, eri-)."""
+    found = _ID.fullmatch(text)
+    return found is not None and found[1] == role[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from builder.bundle import manifest, stream
 from builder.bundle.bundle_file import Owner, Said, derived_key, manifest_of
 from builder.bundle.certificates import Certificate, PrivateKey
 from builder.bundle.limits import LARGEST_IMAGE_EC2, PART_SIZE
-from builder.bundle.records import ContentKey, Manifest, Shape, WrittenPart
+from builder.bundle.records import ContentKey, Manifest, Shape, WrittenPart, is_id_of
 from builder.bundle.records import Mapping as DeviceMapping
 from builder.crashpoint import reach
 from builder.errors import InputError, UsageError
@@ -32,7 +32,6 @@ _ACCOUNT = re.compile(r"[0-9]{4}-?[0-9]{4}-?[0-9]{4}")
 _VIRTUAL = re.compile(r"ami|root|swap|ephemeral[0-9]{1,2}")
 _DEVICE = re.compile(r"[A-Za-z0-9/]{1,32}")
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")  # what no reader of a manifest has to unescape
-_ID = re.compile(r"[a-z]{3}-[0-9A-Fa-f]{8,17}")
 _SMALLEST_PART, _LARGEST_PART = 64 << 10, 5 << 30  # bytes; what one PutObject takes at most
 # Eucalyptus tells what a manifest registers by the beginning of its name, machine manifests too (ImageManager.java).
 _MISREAD = {"vmlinuz": "a kernel", "initrd": "a ramdisk"}
@@ -299,7 +298,7 @@ def _word_problems(options: BundleOptions) -> list[str]:
         id_ = getattr(options, word)
         if id_ is not None and options.type != "machine":
             wrong.append(f"a {options.type} boots with nothing else: leave `{word}` out")
-        elif id_ is not None and not _ID.fullmatch(id_):
+        elif id_ is not None and not is_id_of(word, id_):
             wrong.append(f"{id_!r} is no {word.removesuffix('_id')}'s id, such as e{word[0]}i-1a2b3c4d")
     if not _SMALLEST_PART <= options.part_size <= _LARGEST_PART:
         wrong.append(f"`part_size` is 64 KiB to 5 GiB, not {format_size(options.part_size)}")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from builder.bundle.records import is_id_of
 from builder.cloud import images, registration
 from builder.cloud.api import BlockDevice, Call, Cloud, ImageRecord, ImageSpec
 from builder.cloud.claims import TAG, Claim, only, tag_problems, taken_by
@@ -20,7 +21,6 @@ from pipelines.step import Before, CloudStep, Foreseen, ForeseenBundle, Inputs, 
 _NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 _DEVICE = re.compile(r"/dev/(sd|xvd|vd|hd)[a-z]{1,2}[0-9]{0,2}")
 _VIRTUAL = re.compile(r"ephemeral\d{1,2}|swap")
-_ID = re.compile(r"[ae][kr]i-[0-9A-Fa-f]{8,17}")
 _NOTHING = Before()
 _BOOTS = {"kernel": "kernel_id", "ramdisk": "ramdisk_id"}
 # What only a root volume has, and what only a machine has.
@@ -183,7 +183,7 @@ def _boot_problems(options: RegisterOptions) -> list[str]:
         id_ = getattr(options, other)
         if getattr(options, role) and id_:
             wrong.append(f"`{role}` and `{other}` each say which {role}; give one of them")
-        if id_ and not (_ID.fullmatch(id_) and id_[1] == role[0]):
+        if id_ and not is_id_of(role, id_):
             wrong.append(f"{id_!r} is no {role}'s id, such as e{role[0]}i-1a2b3c4d")
         if options.virtualization == "hvm" and (getattr(options, role) or id_):
             wrong.append(f"`{role}` is for paravirtual images; an hvm image boots by itself")

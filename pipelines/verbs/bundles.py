@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from builder.bundle.certificates import PrivateKey
 from builder.bundle.check import Inspection
 from builder.bundle.folder import parts_in, surplus
 from builder.bundle.limits import LARGEST_MANIFEST
-from builder.bundle.records import Manifest
+from builder.bundle.records import Manifest, is_id_of
 from builder.bundle.unbundle import unbundle as unbundle_parts
 from builder.cloud.counterparts import counterpart
 from builder.errors import BundleRefused, InputError, UsageError
@@ -39,7 +39,7 @@ def info(path: Path, *, source: Path | None, identity: Mapping[str, Any], as_jso
         where=str(path),
         certificates=who.certificates(),
         private_key=who.private_key(),
-        open_part=parts_in_any(parts, says) if there else None,
+        open_part=parts_in(parts, says, alone=False) if there else None,
         surplus=surplus(parts, says),
         progress=watched("bundle-info", as_json=as_json),
     )
@@ -87,7 +87,8 @@ def unbundle(
 def migrate_manifest(
     path: Path,
     *,
-    boots: Mapping[str, str | None] | None,
+    boots: Mapping[str, str | None],
+    mapped: bool,
     unsigned: bool,
     made_by: Mapping[str, Any],
     identity: Mapping[str, Any],
@@ -95,10 +96,12 @@ def migrate_manifest(
 ) -> None:
     """Change a manifest in place for another cloud, its old self kept beside it as NAME.bak.
 
-    `boots` says which `kernel` and `ramdisk` take the place of those in it; None leaves both. Of one that is not said
-    the clouds are asked, when two are named. Where no cloud is named and no cloud's certificate given, the key stays
-    encrypted as it is.
+    `boots` says which `kernel` and `ramdisk` take the place of those in it; unless `mapped` both stay. Of one that is
+    not said the clouds are asked, when two are named. Where no cloud is named and no cloud's certificate given, the key
+    stays encrypted as it is. Raises UsageError for what was said and nothing would come of.
     """
+    if not mapped and any(boots.values()):
+        raise UsageError("--no-mapping leaves kernel and ramdisk as they are", hint="Leave it out, or --kernel and so.")
     maker, here = Who(**made_by), Who(**identity, offline=True)
     before = manifest.read(read_manifest(path), where=str(path))
     changes = migrate.Changes(
@@ -106,8 +109,8 @@ def migrate_manifest(
         user=here.certificate(),
         sign_with=here.private_key(),
         account=here.account(),
-        kernels=None if boots is None else _table(before.kernel_id, boots["kernel"], maker, here),
-        ramdisks=None if boots is None else _table(before.ramdisk_id, boots["ramdisk"], maker, here),
+        kernels=_table("kernel", boots, before, maker, here) if mapped else None,
+        ramdisks=_table("ramdisk", boots, before, maker, here) if mapped else None,
     )
     signed_by = None if unsigned else maker.need_certificate()
     after = migrate.migrate_file(path, changes, maker.need_private_key(), signed_by=signed_by)
@@ -120,20 +123,24 @@ def migrate_manifest(
     ui.say(f"  as it was: {path}.bak; the parts are the same")
 
 
-def _table(old: str | None, new: str | None, maker: Who, here: Who) -> dict[str, str | None]:
-    """Return what takes the place of an id; empty, so that the id is refused, where nothing tells."""
+def _table(
+    what: str, boots: Mapping[str, str | None], before: Manifest, maker: Who, here: Who
+) -> dict[str, str | None]:
+    """Return what takes the place of an id; empty, so that the id is refused, where nothing tells.
+
+    Raises UsageError for a new id that nothing would come of.
+    """
+    old, new = (before.kernel_id if what == "kernel" else before.ramdisk_id), boots[what]
+    if new is not None and not is_id_of(what, new):
+        raise UsageError(f"--{what} {new}: no {what}'s id, such as e{what[0]}i-1a2b3c4d")
+    if new is not None and (old is None or before.type != "machine"):
+        raise UsageError(
+            f"--{what} {new}: the {before.type} {before.name} names no {what} whose place it could take",
+            hint=f"Leave --{what} out. `emi register` takes a --{what} of its own.",
+        )
     if old and new is None and maker.cloud and here.cloud and maker.cloud != here.cloud:
         new = counterpart(old, maker.target().cloud, here.target().cloud)
     return {old: new} if old and new else {}
-
-
-def parts_in_any(directory: Path, says: Manifest) -> Callable[[int], Any]:
-    """Return what opens the parts in a directory where others lie as well: their being there is told, not refused."""
-    return parts_in(directory, says) if not surplus(directory, says) else lambda index: _open(directory, says, index)
-
-
-def _open(directory: Path, says: Manifest, index: int) -> Any:
-    return open(directory / says.parts[index].filename, "rb")
 
 
 def read_manifest(path: Path) -> bytes:
@@ -184,6 +191,8 @@ def _show(path: Path, found: Inspection) -> None:
             ui.say(f"  {name:<14} {value}")
     if found.parts and not any(part.problem for part in found.parts):
         ui.say(f"  {'digests':<14} right, of all {len(found.parts)} parts")
+    for sentence in found.remarks:
+        ui.say(f"  note: {sentence}")
     for sentence in found.unchecked:
         ui.say(f"  not checked: {sentence}")
     for sentence in found.problems:
@@ -203,6 +212,7 @@ def _json(found: Inspection) -> dict[str, Any]:
         "opened_by": list(found.opened_by),
         "parts": [asdict(part) for part in found.parts],
         "problems": list(found.problems),
+        "remarks": list(found.remarks),
         "unchecked": list(found.unchecked),
     }  # fmt: skip
 

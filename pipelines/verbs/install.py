@@ -15,13 +15,13 @@ from typing import Any
 import yaml
 
 from builder import durable
+from builder.bundle.records import is_id_of
 from builder.errors import InputError
 from builder.unpack import packing
 from pipelines.home import home
 from pipelines.verbs import recipes
 from pipelines.verbs.making import devices
 
-_ID = re.compile(r"[ae][kr]i-[0-9A-Fa-f]{8,17}")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # in a recipe's name
 _HEAD = "# Written by `emi {verb}`. It is a recipe like any other: copy it to keep or change it.\n"
 
@@ -72,7 +72,7 @@ def _recipe(image: Path, made_of: Mapping[str, Any], beside: Mapping[str, str | 
     steps: list[dict[str, Any]] = []
     outputs = {"image": "install.image_id"}
     for role, said in beside.items():
-        if said and _ID.fullmatch(said):
+        if said and is_id_of(role, said):
             options[f"{role}_id"] = said
         elif said:
             steps += [{"download": {"url": _url(Path(said), role)}, "id": role}]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from builder.bundle.bundle_file import Owner, Said, bundle_file
-from builder.bundle.records import ImageType, Shape
+from builder.bundle.records import ImageType, Shape, is_id_of
 from builder.bundle.records import Mapping as Device
 from builder.errors import UsageError
 from builder.units import format_size
@@ -16,7 +16,6 @@ from pipelines import ui
 from pipelines.verbs.bundles import watched
 from pipelines.verbs.identity import Who
 
-_ID = re.compile(r"[a-z]{3}-[0-9A-Fa-f]{8,17}")
 _ITSELF = ("true", "yes")  # euca2ools' way to say that the file is a kernel or a ramdisk itself
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -62,7 +61,7 @@ def described(
 ) -> Said:
     """Return what options say of the image; `boots` has `kernel` and `ramdisk`. Raises UsageError."""
     for role, value in boots.items():
-        if value is not None and value not in _ITSELF and not _ID.fullmatch(value):
+        if value is not None and value not in _ITSELF and not is_id_of(role, value):
             raise UsageError(f"--{role} {value}: no {role}'s id, such as e{role[0]}i-1a2b3c4d, nor `true`")
     ids = {role: value for role, value in boots.items() if value is not None and value not in _ITSELF}
     type_: ImageType = "kernel" if boots["kernel"] in _ITSELF else "ramdisk" if boots["ramdisk"] in _ITSELF else kind

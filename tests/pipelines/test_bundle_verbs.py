@@ -107,6 +107,27 @@ def test_info_says_what_holds(here: Here, bundled: Path, pairs: Path) -> None:
     lines = here("bundle-info", bundled)
     assert "not checked: the signature: no certificate is given" in lines
     assert "digests        right, of all 2 parts" in lines
+    assert "note: " not in lines
+
+
+def test_info_says_what_some_readers_refuse(here: Here, pairs: Path) -> None:
+    Path("boot").write_bytes(b"kernel")
+    here("bundle", "boot", "--type", "kernel", "-u", "123456789012", "-k", pairs / "user.key", "--ec2cert",
+         pairs / "cloud.crt")  # fmt: skip
+    assert "  note: the key is not encrypted for the user: EC2 refuses it" in here("bundle-info", "boot.manifest.xml")
+    told = json.loads(here("bundle-info", "boot.manifest.xml", "--json"))
+    assert told["remarks"] == ["the key is not encrypted for the user: EC2 refuses it"]
+
+
+def test_info_waits_for_no_pipe_that_lies_in_a_parts_place(here: Here, bundled: Path, capsys) -> None:
+    Path("web.part.01").unlink()
+    os.mkfifo("web.part.01")
+    Path("web.part.02").touch()
+    with pytest.raises(EmiError, match="of its claims do not hold"):
+        here("bundle-info", bundled)
+    said = capsys.readouterr().out
+    assert "web.part.01 (index 1 of 2 parts) cannot be read" in said
+    assert "WRONG: web.part.02 is named like a part, and the manifest does not list it" in said
 
 
 def test_info_names_what_does_not_hold(here: Here, bundled: Path, capsys) -> None:
@@ -135,6 +156,26 @@ def test_a_manifest_goes_to_another_cloud_and_the_parts_stay(
     assert (told["problems"], told["opened_by"]) == ([], ["user", "cloud"])
     with pytest.raises(EmiError, match=r"\.bak exists already"):
         here("migrate-manifest", bundled, "-CK", "--no-mapping")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--kernel", "eki-87654321", "--no-mapping"), "--no-mapping leaves kernel and ramdisk as they are"),
+        (("--ramdisk", "eri-87654321"), "names no ramdisk whose place it could take"),
+        (("--kernel", "eri-87654321"), "no kernel's id"),
+        (("--kernel", "eki-1 2"), "no kernel's id"),
+    ],
+)
+def test_no_kernel_or_ramdisk_is_named_for_nothing(
+    words: tuple[str, ...], says: str, here: Here, bundled: Path
+) -> None:
+    before = bundled.read_bytes()
+    with pytest.raises(EmiError) as caught:
+        here("migrate-manifest", bundled, "-CK", *words)
+    assert says in caught.value.message
+    assert bundled.read_bytes() == before
+    assert not Path("web.manifest.xml.bak").exists()
 
 
 @pytest.mark.parametrize(
