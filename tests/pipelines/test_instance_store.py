@@ -292,6 +292,37 @@ def test_without_a_recipe_and_with_a_cloud(emi: Any, disk: Path, tmp_path: Path,
 
 
 @pytest.mark.sweep
+def test_an_installation_is_cut_anywhere_and_run_again(emi: Any, disk: Path, tmp_path: Path) -> None:
+    """After each change in the cloud of the nine steps; tests/crash/ has every other moment, for a bundle alone."""
+    for role in ("kernel", "ramdisk"):
+        (tmp_path / role).write_bytes(role.encode() * 999)
+    log, target = tmp_path / "moments", cloud(emi)
+
+    def words(name: str) -> list[str | Path]:
+        beside = ("--kernel", tmp_path / "kernel", "--ramdisk", tmp_path / "ramdisk")
+        return ["install-image", disk, "-n", name, "-b", f"sweep/{name}", *beside, *LIKE_EUCALYPTUS]
+
+    assert emi(*words("whole"), EMI_CRASH_LOG=str(log)).code == 0
+    changes = ("after s3:PutObject", "after ec2:CreateTags", "after ec2:RegisterImage", "bundle.part-sealed")
+    moments = [line for line in log.read_text().splitlines() if line.startswith(changes)]
+    assert len(moments) >= 17
+    for number, moment in enumerate(moments):
+        name = f"cut-{number}"
+        assert emi(*words(name), EMI_CRASH_AT=moment).code in (-9, 0), moment  # threads may pass in another order
+        done = emi(*words(name), "--json")
+        assert done.code == 0, (moment, done.err)
+        for role, id_ in done.last()["outputs"].items():
+            record = target.cloud.image_by_name(name if role == "image" else f"{name}-{role}")
+            assert record is not None, moment
+            assert record.image_id == id_, moment
+        keys_there = sorted(found.key.rpartition("/")[2] for found in target.cloud.s3.objects("sweep", f"{name}/"))
+        assert keys_there == sorted([
+            *(f"{name}.{end}" for end in ("manifest.xml", "part.00", "part.01")),
+            *(f"{name}-{role}.{end}" for role in ("kernel", "ramdisk") for end in ("manifest.xml", "part.00")),
+        ]), moment  # fmt: skip
+
+
+@pytest.mark.sweep
 def test_a_kernel_of_another_cloud_is_known_by_owner_type_and_key(emi: Any, tmp_path: Path) -> None:
     other = type(emi)(tmp_path / "home")
     try:
