@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder import pool
+
 FILE = "calls.jsonl"
 
 
@@ -29,10 +31,14 @@ class AuditedCall:
 
 
 class Audit:
-    """Appends to the list. A line is one write, so that it is whole or absent after kill -9."""
+    """Appends to the list. After kill -9 its last line may be cut: of a call that was not answered. Readers skip it."""
 
     def __init__(self, directory: Path) -> None:
-        self._file = os.open(directory / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = os.open(directory / FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._lock = pool.Lock()
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            self._append(b"\n")  # what a kill cut ends here, so that the next line is whole
 
     def add(
         self, service: str, action: str, status: int, error: str = "", region: str = "", *, fault: str = ""
@@ -43,7 +49,12 @@ class Audit:
             f'{{"time": {time.time():.6f}, "service": {json.dumps(service)}, "action": {json.dumps(action)}, '
             f'"status": {status}, "error": {json.dumps(error)}, "region": {json.dumps(region)}{acted}}}\n'
         )
-        os.write(self._file, line.encode())
+        self._append(line.encode())
+
+    def _append(self, line: bytes) -> None:
+        with self._lock:  # a write may stop at a page's end: the rest must follow before another line does
+            while line:
+                line = line[os.write(self._file, line) :]
 
 
 def read_calls(directory: Path, *, start: int = 0) -> Iterator[AuditedCall]:
@@ -52,7 +63,7 @@ def read_calls(directory: Path, *, start: int = 0) -> Iterator[AuditedCall]:
         with open(directory / FILE, encoding="utf-8") as file:
             file.seek(start)
             for line in file:
-                if line.endswith("\n"):
+                if line.endswith("}\n"):
                     yield AuditedCall(**json.loads(line))
     except FileNotFoundError:
         return
@@ -68,7 +79,7 @@ def latest_calls(directory: Path, most: int) -> Iterator[AuditedCall]:
     except FileNotFoundError:
         return
     for line in whole[start > 0 :]:  # the first one is cut, unless it is the very first
-        if line:
+        if line.endswith(b"}"):
             yield AuditedCall(**json.loads(line))
 
 
