@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,32 @@ def commit(aside: Path, path: Path) -> None:
     """Give the finished file `aside` its final name, durably. The caller has fsynced its contents."""
     aside.replace(path)
     fsync_directory(path.parent)
+
+
+def take_aside(path: Path) -> int:
+    """Open for reading and writing, made if need be, a file that only one process may fill; return the descriptor.
+
+    Whoever has it holds its lock, which ends with the descriptor. What an earlier holder left in it is still there, and
+    a file that the earlier holder gave its final name meanwhile is not taken. Raises BlockingIOError while another has
+    it, and OSError; a symbolic link is not followed.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def fsync_file(path: Path) -> None:

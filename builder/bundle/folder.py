@@ -35,6 +35,11 @@ def parts_in(directory: Path, manifest: Manifest, *, alone: bool = True) -> Open
     return open_part
 
 
+def is_part(name: str) -> bool:
+    """Say whether the file's name is one that bundling tools give to parts."""
+    return _PART.fullmatch(name) is not None
+
+
 def surplus(directory: Path, manifest: Manifest) -> list[str]:
     """Return, sorted, the names of files that are called like the manifest's parts and not listed by it."""
     listed = {part.filename for part in manifest.parts}

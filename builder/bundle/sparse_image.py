@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import suppress
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from builder import durable, pool
-from builder.errors import BusyError, HostError
+from builder.errors import BusyError, DiskFull, HostError
 
 _PAGE = 4096  # bytes; the granularity of holes on every filesystem that has them
 # bytes; what was written goes to the disk meanwhile, so that the fsync at the end has little to wait for
@@ -34,19 +33,19 @@ class SparseImage:
         self._writing_out: pool.Background[None] | None = None
 
     def __enter__(self) -> Self:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._file = os.open(self._aside, flags, 0o644)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = durable.take_aside(self._aside)
             with durable.translate_disk_full(self._aside):
                 os.ftruncate(self._file, 0)  # what an earlier attempt left
                 os.ftruncate(self._file, self._size)
         except BlockingIOError:
-            os.close(self._file)
             raise BusyError(f"another process is unbundling to {self._target}") from None
         except OSError as error:
             self._drop()
             raise HostError(f"{self._aside} cannot be made with {self._size} bytes: {error.strerror}") from error
+        except DiskFull:
+            self._drop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

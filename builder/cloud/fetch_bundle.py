@@ -11,7 +11,6 @@ Parts are not fsynced: whoever reads them, the next attempt too, holds them agai
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import posixpath
@@ -22,11 +21,11 @@ from typing import Any, Self
 
 from builder import durable, pool
 from builder.bundle import limits, manifest
-from builder.bundle.folder import parts_in
+from builder.bundle.folder import is_part, parts_in
 from builder.bundle.joined import Parts
 from builder.bundle.records import Manifest
 from builder.cloud.s3 import S3
-from builder.errors import BundleRefused, BusyError, CloudNotFound, HostError
+from builder.errors import BundleRefused, BusyError, CloudNotFound, HostError, InputError
 from builder.progress import SILENT, Progress
 
 WORKERS = 8
@@ -56,8 +55,10 @@ def fetch_bundle(
 
     `data` is the manifest, where the caller has read it already and holds on to what it said then.
     Parts are looked for beside the manifest, then at the bucket's root, where Eucalyptus 4.0 to 4.4.1 have them. What
-    is here with the right digest is not fetched again. Nothing is written outside of `into`. Raises BundleRefused when
-    a part is missing or arrives damaged twice (what arrived well is kept), CloudError, BusyError, DiskFull, HostError.
+    is here with the right digest is not fetched again. Nothing is written outside of `into`, and nothing in it is
+    replaced but what is named like a part (`….part.N`). Raises BundleRefused when a part is missing or arrives damaged
+    twice (what arrived well is kept), InputError where another manifest or file has the name, CloudError, BusyError,
+    DiskFull, HostError.
     """
     if data is None:
         data = s3.read(bucket, manifest_key, most=limits.LARGEST_MANIFEST)
@@ -65,6 +66,7 @@ def fetch_bundle(
     says = manifest.read(data, where=f"s3://{bucket}/{manifest_key}")
     _require_names(says, name)
     _make(into)
+    _require_same(into / name, data)
     progress.total(says.bundled_size)
     fetch = _Fetch(s3, bucket, posixpath.dirname(manifest_key), says, into)
 
@@ -105,6 +107,8 @@ class _Fetch:
     def part(self, index: int) -> None:
         """Have the directory hold the part, verified."""
         part = self._says.parts[index]
+        if not is_part(part.filename) and os.path.lexists(self._into / part.filename):
+            raise _taken(self._into / part.filename, "no part of the bundle, which calls one so")
         with _Aside(self._into / part.filename) as aside:
             found, key = self._arrive(part.filename, aside)
             if found != part.sha1:
@@ -166,20 +170,20 @@ class _Aside:
         self._aside = path.with_name(f".{path.name}.arriving")
         self._path = path
         self._file = -1
+        self._named = False
         self.size = 0
 
     def __enter__(self) -> Self:
         with durable.translate_failures(self._aside):
-            self._file = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._file = durable.take_aside(self._aside)
             except BlockingIOError:
-                os.close(self._file)
                 raise BusyError(f"another process is fetching {self._path}") from None
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._aside.unlink(missing_ok=True)
+        if not self._named:  # else the next process may have begun one there
+            self._aside.unlink(missing_ok=True)
         os.close(self._file)
 
     def begin(self) -> None:
@@ -199,6 +203,7 @@ class _Aside:
         """Give the file its name."""
         with durable.translate_failures(self._path):
             self._aside.replace(self._path)
+        self._named = True
 
 
 _RIGHTS = "Look at the directory's rights and at the filesystem, then run again."
@@ -215,6 +220,17 @@ def _require_names(says: Manifest, name: str) -> None:
                 f"the manifest calls a part {part.filename!r}, which is refused as a file name beside {name}",
                 hint="No tool gives such names. Do not use this bundle.",
             )
+
+
+def _require_same(path: Path, data: bytes) -> None:
+    if path.is_file() and not path.is_symlink():
+        with open(path, "rb") as file:
+            if file.read(len(data) + 1) != data:
+                raise _taken(path, "another manifest: of another bundle, or migrated since")
+
+
+def _taken(path: Path, what: str) -> InputError:
+    return InputError(f"{path} is there already, {what}", hint="Move it away, or fetch into another directory.")
 
 
 def _make(into: Path) -> None:

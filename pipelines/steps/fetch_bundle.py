@@ -88,7 +88,7 @@ class FetchBundle(LocalStep[FetchBundleOptions]):
         else:
             bucket, key = _place(options)
             s3 = work.outside.site(options.cloud).cloud.s3
-            fetch_bundle(s3, bucket, key, into, progress=work.progress)
+            fetch_bundle(s3, bucket, key, into, data=data, progress=work.progress)
         return _sealed(options, data, says, into, work)
 
 

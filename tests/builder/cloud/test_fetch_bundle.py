@@ -19,7 +19,7 @@ from builder.bundle import manifest
 from builder.cloud.fetch_bundle import fetch_bundle
 from builder.cloud.s3 import S3
 from builder.cloud.settings import Settings
-from builder.errors import BundleRefused, BusyError, CloudNotFound, HostError
+from builder.errors import BundleRefused, BusyError, CloudNotFound, HostError, InputError
 from builder.sandbox.faults import client
 
 ROOT = Path(__file__).parents[3]
@@ -188,6 +188,31 @@ def test_names_that_lead_elsewhere(place, tmp_path, name):
     with pytest.raises(BundleRefused, match="file name"):
         place.fetch(tmp_path / "here")
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_what_is_no_part_is_not_replaced_by_one(place, tmp_path):
+    place.store()
+    data = (BUNDLE / MANIFEST).read_bytes().replace(NAMES[0].encode(), b"Makefile", 1)
+    place.put(f"images/{MANIFEST}", data)
+    place.put("images/Makefile", (BUNDLE / NAMES[0]).read_bytes())
+    (tmp_path / "Makefile").write_bytes(b"mine")
+    with pytest.raises(InputError, match="Makefile is there already, no part of the bundle"):
+        place.fetch(tmp_path)
+    assert (tmp_path / "Makefile").read_bytes() == b"mine"
+    (tmp_path / "Makefile").unlink()
+    place.fetch(tmp_path)
+    assert place.fetch(tmp_path).kept == len(NAMES)
+
+
+def test_another_manifest_is_not_replaced(stored, tmp_path):
+    stored.fetch(tmp_path)
+    migrated = (BUNDLE / MANIFEST).read_bytes().replace(b"x86_64", b"i386")
+    (tmp_path / MANIFEST).write_bytes(migrated)
+    (tmp_path / NAMES[0]).unlink()
+    with pytest.raises(InputError, match=r"manifest\.xml is there already, another manifest"):
+        stored.fetch(tmp_path)
+    assert (tmp_path / MANIFEST).read_bytes() == migrated
+    assert not (tmp_path / NAMES[0]).exists()
 
 
 def test_links_in_the_directory_are_not_followed(stored, tmp_path):
