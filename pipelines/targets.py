@@ -81,20 +81,26 @@ def open_target(
     if is_sandbox(name):
         return _sandbox(name, home, like=name.partition(":")[2], on_call=on_call, progress=progress)
     found = configured.find(name).load()
+    told = warn or progress.note
     for warning in found.warnings:
-        (warn or progress.note)(f"{name}: {warning}")
-    return connect(name, found, on_call=on_call, progress=progress)
+        told(f"{name}: {warning}")
+    return connect(name, found, on_call=on_call, progress=progress, warn=told)
 
 
 def connect(
-    name: str, found: Configured, *, on_call: Callable[[Call], None] = lambda _: None, progress: Progress = SILENT
+    name: str,
+    found: Configured,
+    *,
+    on_call: Callable[[Call], None] = lambda _: None,
+    progress: Progress = SILENT,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Target:
     """Return the cloud that was found, ready for calls. Its account is asked of it where nothing says that."""
     made = cloud(found, on_call=on_call, progress=progress)
     sources, settings = found.sources, found.settings
-    certificate = (
-        made.bundling_certificate if isinstance(made, Eucalyptus) and "bootstrap" in settings.endpoints else None
-    )
+    certificate = None
+    if isinstance(made, Eucalyptus) and "bootstrap" in settings.endpoints:
+        certificate = _asking(made, settings, lambda warning: warn(f"{name}: {warning}"))
     # Accounts of Eucalyptus are numbered by each cloud for itself, so its address is part of the name.
     url = settings.endpoints.get("ec2") or settings.endpoint_url
     words = (found.kind, urlsplit(url).netloc if url else "", made.account(), made.region)
@@ -104,6 +110,25 @@ def connect(
         cloud=made,
         bundling=lambda: read_identity(sources, ask_account=made.account, ask_certificate=certificate),
     )
+
+
+def _asking(cloud: Eucalyptus, settings: Settings, warn: Callable[[str], None]) -> Callable[[], bytes]:
+    """Return what asks the cloud for its certificate, and warns where somebody else could answer.
+
+    Whoever puts another certificate in its place can read every bundle that is made for it.
+    """
+    url = settings.endpoints["bootstrap"]
+
+    def ask() -> bytes:
+        certificate = cloud.bundling_certificate()
+        if not (settings.verify and url.startswith("https:")):
+            warn(
+                f"the cloud's certificate for bundles came from {url}, unverified: whoever can change what passes on"
+                " the way there can read the bundle; have it as a file that you trust"
+            )
+        return certificate
+
+    return ask
 
 
 def cloud(

@@ -182,6 +182,20 @@ def test_what_is_dangerous_is_said_when_a_cloud_is_opened(tmp_path: Path, everyw
     assert "certificates are not verified" in said[1]
 
 
+def test_a_certificate_that_anybody_could_have_sent_is_warned_of(tmp_path: Path, everywhere) -> None:
+    said: list[str] = []
+    target = targets.open_target("mine", Home(tmp_path / "home"), warn=said.append)
+    assert said == []  # of nothing that nobody asked for
+    given = target.bundling().cloud_certificate
+    assert len(said) == 1
+    assert said[0].startswith(f"mine: the cloud's certificate for bundles came from {everywhere.service('bootstrap')}")
+    write(tmp_path / "config/emi/cloud.pem", given.decode())
+    clouds = tmp_path / "config/emi/clouds.yaml"
+    write(clouds, clouds.read_text().replace("release:", "cloud_certificate: cloud.pem, release:"))
+    assert targets.open_target("mine", Home(tmp_path / "home"), warn=said.append).bundling().cloud_certificate == given
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("name", ["nimbus", "sandbox:other", "eucarc", "Aws", "sandbox2"])
 def test_a_cloud_that_is_not_configured_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"no cloud named|there is no eucarc"):
