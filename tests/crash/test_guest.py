@@ -116,6 +116,7 @@ def guest(emi, tiny_disk, tmp_path, tmp_path_factory) -> Subject:
     return Subject(emi=emi, recipe=recipe, disk=tiny_disk, place=tmp_path_factory.mktemp("k"))
 
 
+@pytest.mark.sweep
 def test_a_kill_between_edits(guest) -> None:
     guest.survives(1, "guest.edited@2")
 

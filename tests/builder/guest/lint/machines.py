@@ -172,11 +172,10 @@ _MOVED_ANYWHERE = {
     "missing-network-driver": ("error", MODULES),
     "selinux-relabel-pending": ("note", "/.autorelabel"),
 }
-_MOVED_TO_EUCALYPTUS = {"ec2-not-recognised": ("error", "/etc/cloud/cloud.cfg")}
 MOVED_BREAKS: Expected = {
     "aws": _MOVED_ANYWHERE,
-    "eucalyptus-kvm": _MOVED_ANYWHERE | _MOVED_TO_EUCALYPTUS,
-    "eucalyptus-xen": _MOVED_ANYWHERE | _MOVED_TO_EUCALYPTUS | {"no-xen-kernel": ("warning", CONFIG)},
+    "eucalyptus-xen": _MOVED_ANYWHERE
+    | {"ec2-not-recognised": ("error", "/etc/cloud/cloud.cfg"), "no-xen-kernel": ("warning", CONFIG)},
 }
 
 # A root that `assemble` has put a disk around: kernel and menu lie on a partition that it mounts nowhere.
