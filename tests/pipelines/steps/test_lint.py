@@ -74,7 +74,9 @@ def test_the_target_is_obeyed():
 
 def test_a_volume_must_hold_the_disk():
     large = replace(LEFT, disk_size=(2 << 30) + 512)
-    with pytest.raises(LintFailed, match=r"disk-larger-than-volume: the disk has 2\.0 GiB, its volume is to have 2 GiB"):
+    with pytest.raises(
+        LintFailed, match=r"disk-larger-than-volume: the disk has 2\.0 GiB, its volume is to have 2 GiB"
+    ):
         STEP.edits(options(**{"except": exempt(), "volume_size": 2}), large, {})
     assert isinstance(STEP.edits(options(**{"except": exempt(), "volume_size": 3}), large, {}), Unchanged)
 
