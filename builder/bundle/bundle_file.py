@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Literal
 from builder import durable
 from builder.bundle import keys, manifest, stream
 from builder.bundle.certificates import Certificate, PrivateKey
+from builder.bundle.folder import is_part
 from builder.bundle.records import Bundler, ContentKey, Manifest, Mapping, Part, Shape, Stream
 from builder.bundle.records import ImageType as Type
 from builder.errors import InputError, UsageError
@@ -70,8 +72,7 @@ def bundle_file(
     if owner.user and owner.private_key:
         owner.user.require(owner.private_key)
     target = directory / f"{shape.name}.manifest.xml"
-    if os.path.lexists(target):
-        raise _taken(target)
+    _require_free(directory, target)
     try:
         scratch = tempfile.TemporaryDirectory(prefix=".emi-bundle-", dir=directory)
     except OSError as error:
@@ -120,6 +121,16 @@ def manifest_of(made: Stream, shape: Shape, owner: Owner, said: Said, key: Conte
         parts=tuple(Part(filename=part.filename, sha1=part.sha1) for part in made.parts),
     )
     return replace(says, for_user=keys.encrypt(key, owner.user)) if owner.user else says
+
+
+def _require_free(directory: Path, target: Path) -> None:
+    """Raise InputError, before the hours of work and with nothing placed yet, where a manifest or part lies already."""
+    stem = target.name.removesuffix("manifest.xml")
+    there = {target.name} if os.path.lexists(target) else set()
+    with suppress(OSError):  # a directory that cannot be read is told of when it cannot be written
+        there |= {found.name for found in directory.iterdir() if found.name.startswith(stem) and is_part(found.name)}
+    if there:
+        raise _taken(directory / min(there))
 
 
 def _name(made: Path, target: Path) -> None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from typing import Any
 from urllib.parse import quote
 
 from builder import pool
+from builder.bundle.limits import LARGEST_MANIFEST
 from builder.cloud.s3 import S3, FileSlice, ObjectRecord, records
 from builder.cloud.s3.source import md5_of
 from builder.errors import CloudConflict, CloudDenied, CloudError, CloudFailed, CloudTrouble
@@ -45,6 +47,9 @@ MANIFEST = "emi-manifest"  # the key of the manifest that the object belongs to
 
 WORKERS = 8  # parts on their way at the same time; more than four bring nothing within a data centre
 SUFFIX = ".manifest.xml"
+# S3: 3 to 63 characters, lowercase; Eucalyptus and older buckets of us-east-1 take capitals and underscores as well.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _UNKNOWN_HEADER = ("NotImplemented", "InvalidArgument", "InvalidRequest")
 
 
@@ -76,6 +81,19 @@ class Destination:
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.manifest_key}"
+
+
+def place_problems(bucket: str, prefix: str) -> list[str]:
+    """Return what is wrong with a bucket's name and with what shall stand before the objects' names in it.
+
+    A path-style URL holds both: a prefix with `..` could lead a server, or a proxy before it, to another bucket.
+    """
+    wrong = []
+    if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+        wrong.append(f"{bucket!r} cannot be a bucket's name: S3 takes 3 to 63 lowercase letters, digits, - and .")
+    if prefix and (not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
+        wrong.append(f"{prefix!r} cannot be a prefix: letters, digits, . _ - and / between them, as `images/2026`")
+    return wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +128,7 @@ class Delivery:
         self._seen: dict[str, str] = {}  # key -> the MD5 that its ETag must be, where the service gives MD5s
 
     def begin(self, location: str | None) -> None:
-        """Have the bucket be there, taking ACLs; refuse a manifest that is not ours to replace later."""
+        """Have the bucket be there; one that is made takes ACLs."""
         self._s3.ensure_bucket(self._to.bucket, location=location, acls=bool(self._acl))
 
     def list(self) -> None:
@@ -269,7 +287,11 @@ def is_present(s3: S3, bucket: str, manifest_key: str, manifest_sha256: str, key
     found = s3.head(bucket, manifest_key)
     if found is None:
         return False
-    digest = found.digest or f"sha256:{hashlib.sha256(s3.read(bucket, manifest_key)).hexdigest()}"
+    if not found.digest and found.size > LARGEST_MANIFEST:
+        return False
+    digest = (
+        found.digest or f"sha256:{hashlib.sha256(s3.read(bucket, manifest_key, most=LARGEST_MANIFEST)).hexdigest()}"
+    )
     if digest != f"sha256:{manifest_sha256}":
         return False
     return set(keys) <= {one.key for one in s3.objects(bucket, _common(keys))}

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from builder.bundle.limits import LARGEST_IMAGE_EUCALYPTUS
-from builder.cloud import records, registration
-from builder.cloud.api import Call, Capabilities, ImageRecord, ImageSpec, Lack, Rule
+from builder.cloud import images, records, registration
+from builder.cloud.api import Call, Capabilities, ImageSpec, Lack, Rule
 from builder.cloud.claims import TAG, Claim, taken_by
 from builder.cloud.ec2 import Ec2
 from builder.cloud.releases import Release
@@ -178,7 +178,7 @@ class Eucalyptus(Ec2):
             holder = self._holder(spec.name, error)
             if holder.tags.get(TAG) == claim.token:
                 return holder.image_id
-            if TAG in holder.tags or not made_of(holder, spec):
+            if TAG in holder.tags or not images.made_of(holder, spec):
                 raise taken_by(holder) from error
             image_id = holder.image_id
         self._know(image_id)
@@ -251,14 +251,6 @@ class Eucalyptus(Ec2):
             request.setdefault("Architecture", "x86_64")  # it would say i386
             request.setdefault("VirtualizationType", "hvm")  # it would say paravirtual, and want a kernel
         return {name: value for name, value in request.items() if name in _FIELDS}
-
-
-def made_of(image: ImageRecord, spec: ImageSpec) -> bool:
-    """Say whether the image is of exactly the bundle, or the root snapshot, that the spec names."""
-    if spec.image_location is not None:
-        return image.image_location.lstrip("/") == spec.image_location.lstrip("/")
-    wanted = [device.snapshot_id for device in spec.block_devices if device.snapshot_id]
-    return bool(wanted) and list(image.snapshot_ids) == wanted
 
 
 # Sentences of Eucalyptus' ImageManager, Images and binding. It throws them without a code of their own, so that most

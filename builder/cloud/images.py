@@ -1,8 +1,8 @@
-"""Waiting for a registered image."""
+"""Registered images: what they were made of, and waiting for them."""
 
 from __future__ import annotations
 
-from builder.cloud.api import Cloud, ImageRecord
+from builder.cloud.api import Cloud, ImageRecord, ImageSpec
 from builder.cloud.wait import Patience, wait_until
 from builder.errors import CloudFailed, CloudNotFound
 from builder.progress import SILENT, Progress
@@ -10,6 +10,14 @@ from builder.progress import SILENT, Progress
 AVAILABLE = "available"
 _FAILED = frozenset({"failed", "error", "invalid"})
 _GONE = frozenset({"deregistered"})  # a describe may show it for a while
+
+
+def made_of(image: ImageRecord, spec: ImageSpec) -> bool:
+    """Say whether the image is of exactly the bundle, or the snapshots, that the spec names."""
+    if spec.image_location is not None:
+        return image.image_location.lstrip("/") == spec.image_location.lstrip("/")
+    wanted = [device.snapshot_id for device in spec.block_devices if device.snapshot_id]
+    return bool(wanted) and list(image.snapshot_ids) == wanted
 
 
 def is_available(record: ImageRecord) -> bool:

@@ -21,6 +21,10 @@ _HEAD = 128 * 1024  # bytes read at once; btrfs keeps its superblock at 64 KiB
 _ZEROS_READ = 64 << 20  # bytes of zeros after which a file is called empty of content
 _DECOMPRESS = "Add a `decompress` step before this one."
 _EXTRACT = "Add a `decompress` step with `member:` naming the disk image inside."
+_AS_RAW = (
+    "If it is a raw disk without partition table, say so: a step `convert: {from_format: raw}` in a recipe,"
+    " `--format raw` of `emi bundle`."
+)
 _SOURCE = "Check the URL: this is no disk image. Open it by hand to see what the server sent."
 
 # (offset, magic, format, reader of the header)
@@ -176,7 +180,7 @@ def _nothing(file: _Peek) -> tuple[str, str | None]:
         return "a file of zeros", "Whatever wrote it did not finish: make or download it again."
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in file.head[:1024]) and 127 not in file.head[:1024]:
         return "a text file", _SOURCE
-    return UNKNOWN, "If it is a raw disk without partition table, say so: `from_format: raw`."
+    return UNKNOWN, _AS_RAW
 
 
 def _only_zeros(file: _Peek) -> bool:

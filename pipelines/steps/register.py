@@ -10,7 +10,7 @@ from pydantic import Field
 
 from builder.bundle.records import is_id_of
 from builder.cloud import images, registration
-from builder.cloud.api import BlockDevice, Call, Cloud, ImageRecord, ImageSpec
+from builder.cloud.api import BlockDevice, Call, Cloud, ImageSpec
 from builder.cloud.claims import TAG, Claim, only, tag_problems, taken_by
 from builder.errors import UsageError
 from pipelines.artifact import AnyArtifact, BundleLocation, MachineImage, Snapshot
@@ -132,15 +132,19 @@ class RegisterStep(CloudStep[RegisterOptions]):
         if in_bucket:
             _require_unset(options, bundle.type if bundle else _type(there))
             place = there if isinstance(there, BundleLocation) else _somewhere(bundle, options)
-            registration.require(_bundle_spec(options, place, boots, {}), cloud.capabilities, _manifest(place, bundle))
+            spec = _bundle_spec(options, place, boots, {})
+            registration.require(spec, cloud.capabilities, _manifest(place, bundle))
         else:
             size = there.volume_size if isinstance(there, Snapshot) else before.source.volume_size
             _require_room(options, size)
-            registration.require(_volume_spec(options, _FORESEEN, cloud, boots, {}), cloud.capabilities)
+            snapshot = there.snapshot_id if isinstance(there, Snapshot) else _FORESEEN
+            spec = _volume_spec(options, snapshot, cloud, boots, {})
+            registration.require(spec, cloud.capabilities)
         holder = cloud.image_by_name(options.name)
         if holder is None or may_be_ours(holder.tags.get(TAG, "")):
             return
-        if TAG not in holder.tags and not cloud.capabilities.tag_on_register and _is_of(holder, there):
+        known = there is not None and TAG not in holder.tags and not cloud.capabilities.tag_on_register
+        if known and images.made_of(holder, spec):
             return  # killed between registering and tagging; `start` will adopt it
         raise taken_by(holder)
 
@@ -274,16 +278,6 @@ def _manifest(place: BundleLocation, bundle: ForeseenBundle | None) -> registrat
         kernel=bundle.kernel,
         ramdisk=bundle.ramdisk,
     )
-
-
-def _is_of(holder: ImageRecord, source: AnyArtifact | None) -> bool:
-    match source:
-        case BundleLocation():
-            return holder.image_location.lstrip("/") == source.location
-        case Snapshot():
-            return list(holder.snapshot_ids) == [source.snapshot_id]
-        case _:
-            return False
 
 
 def _bundle_spec(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
@@ -18,9 +17,6 @@ from pipelines.artifact import AnyArtifact, Bundle, BundleLocation, File
 from pipelines.step import Before, CloudStep, Foreseen, Inputs, Options, Work
 from pipelines.values import Size
 
-# S3: 3 to 63 characters, lowercase; Eucalyptus and older buckets of us-east-1 take capitals and underscores as well.
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
-_PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _NOTHING = Before()
 _WITHOUT_ACLS = ("private", "bucket-owner-full-control")  # what a bucket without ACLs takes or needs none for
 _CALLS = (
@@ -81,16 +77,7 @@ class Upload(CloudStep[UploadOptions]):
 
     def check(self, options: UploadOptions) -> Sequence[str]:
         """Return what is wrong with the options beyond their types."""
-        wrong = []
-        if not _BUCKET.fullmatch(options.bucket) or ".." in options.bucket:
-            wrong.append(
-                f"{options.bucket!r} cannot be a bucket's name: S3 takes 3 to 63 lowercase letters, digits, - and ."
-            )
-        if options.prefix and (not _PREFIX.fullmatch(options.prefix) or {".", ".."} & set(options.prefix.split("/"))):
-            wrong.append(
-                f"{options.prefix!r} cannot be a prefix: letters, digits, . _ - and / between them, as `images/2026`"
-            )
-        return wrong
+        return bundles.place_problems(options.bucket, options.prefix)
 
     def foresee(self, options: UploadOptions, source: Foreseen) -> Foreseen:
         """Return what can be told of the bundle."""

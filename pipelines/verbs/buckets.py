@@ -12,10 +12,10 @@ from pathlib import Path
 
 from builder.bundle import check, manifest
 from builder.bundle.folder import parts_in
-from builder.cloud.bundles import SUFFIX, Delivery, Destination, Item, Marks
+from builder.cloud.bundles import SUFFIX, Delivery, Destination, Item, Marks, place_problems
 from builder.cloud.fetch_bundle import fetch_bundle
 from builder.errors import BundleRefused, UsageError
-from pipelines import ui
+from pipelines import locks, ui
 from pipelines.home import home
 from pipelines.targets import choose, open_target
 from pipelines.verbs.bundles import read_manifest, watched
@@ -33,8 +33,13 @@ def upload(
     cloud: str | None,
     as_json: bool,
 ) -> None:
-    """Put a bundle into a bucket. Raises BundleRefused for parts that are not those of the manifest, CloudError."""
-    bucket, _, prefix = to.partition("/")
+    """Put a bundle into a bucket, one at a time into the same place.
+
+    Raises UsageError, BundleRefused for parts that are not those of the manifest, and CloudError.
+    """
+    bucket, _, prefix = to.removeprefix("s3://").rstrip("/").partition("/")
+    if wrong := place_problems(bucket, prefix):
+        raise UsageError(f"{to}: {'; '.join(wrong)}", hint="Give BUCKET or BUCKET/PREFIX.")
     if not path.name.endswith(SUFFIX):
         raise UsageError(f"{path} is not called NAME{SUFFIX}", hint="Clouds know a manifest by that; rename the file.")
     data = read_manifest(path)
@@ -42,18 +47,20 @@ def upload(
     parts = _parts(data, path, source or path.parent)
     target = open_target(choose(cloud), home().make(), warn=ui.warn)
     able = target.cloud.capabilities
-    place = Destination(
-        bucket=bucket, prefix=f"{prefix.strip('/')}/" if prefix else "", manifest=path.name, root=able.bucket_root
-    )
-    claim = hashlib.sha256(data + f"\n{target.identity}\n{place}".encode()).hexdigest()
+    place = Destination(bucket=bucket, prefix=f"{prefix}/" if prefix else "", manifest=path.name, root=able.bucket_root)
+    where = f"\n{target.identity}\n{place}".encode()
+    claim = hashlib.sha256(data + where).hexdigest()
     marks = Marks(claim=claim, recipe=_RECIPE, run="")
     delivery = Delivery(target.cloud.s3, place, marks, acl=acl or able.bundle_acl, progress=progress)
-    delivery.begin(location)
-    delivery.manifest({claim})
-    sent = delivery.send_all(parts)
     own = Item(name=path.name, path=path, size=len(data), digest=f"sha256:{hashlib.sha256(data).hexdigest()}")
-    delivery.commit(own, {claim})
-    delivery.check(parts)
+    lock = home().key_lock(hashlib.sha256(where).hexdigest())
+    # What another upload to this place left there is replaced, so none may be at work.
+    with locks.hold(lock, what=f"the upload to {place}", wait=True, tell=ui.warn):
+        delivery.begin(location)
+        delivery.manifest({claim})
+        sent = delivery.send_all(parts)
+        delivery.commit(own, {claim})
+        delivery.check(parts)
     if as_json:
         ui.say_json({"location": f"{bucket}/{place.manifest_key}", "parts": len(parts), "sent": sent})
         return

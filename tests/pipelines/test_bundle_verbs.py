@@ -201,6 +201,8 @@ def test_no_kernel_or_ramdisk_is_named_for_nothing(
             2,
             "no kernel's id",
         ),
+        (("upload", "web.manifest.xml", "images/../other"), 2, "'../other' cannot be a prefix"),
+        (("upload", "web.manifest.xml", "-"), 2, "'-' cannot be a bucket's name"),
         (
             ("bundle", "{disk}", "-B", "sdb", "-u", "123456789012", "-CK", "--ec2cert", "{pairs}/cloud.crt"),
             2,
@@ -221,6 +223,11 @@ def test_what_is_there_already_is_left_alone(here: Here, bundled: Path, disk: Pa
     with pytest.raises(EmiError, match=r"web\.manifest\.xml is there already"):
         here("bundle", disk, "-p", "web", "-u", "123456789012", "-CK", "--ec2cert", pairs / "cloud.crt")
     bundled.rename("renamed")
+    Path("web.part.00").rename("first")
+    with pytest.raises(EmiError, match=r"web\.part\.01 is there already"):
+        here("bundle", disk, "-p", "web", "-u", "123456789012", "-CK", "--ec2cert", pairs / "cloud.crt")
+    assert files() == ["first", "renamed", "web.part.01"]  # no part of the new one beside those of the old one
+    Path("first").rename("web.part.00")
     with pytest.raises(EmiError, match=r"web\.part\.00 is there already"):
         here("bundle", disk, "-p", "web", "-u", "123456789012", "-CK", "--ec2cert", pairs / "cloud.crt")
     Path("renamed").rename(bundled)

@@ -68,8 +68,8 @@ NOT_IMAGES = {
     "iso-hybrid": (at(510, b"\x55\xaa", 0x8001) + b"CD001" + bytes(999), "an ISO 9660 CD image", "cloud image"),
     "luks": (b"LUKS\xba\xbe\0\2" + bytes(999), "a LUKS-encrypted volume", "Decrypt"),
     "qed": (b"QED\0" + bytes(999), "a QED image", "qcow2"),
-    "boot-sector": (at(510, b"\x55\xaa") + b"\1", "data of no known format", "from_format: raw"),
-    "unknown": (b"\x01\x02" + CONTENT, "data of no known format", "from_format: raw"),
+    "boot-sector": (at(510, b"\x55\xaa") + b"\1", "data of no known format", "convert: {from_format: raw}"),
+    "unknown": (b"\x01\x02" + CONTENT, "data of no known format", "convert: {from_format: raw}"),
 }
 
 
