@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from pipelines import ui
     from pipelines.verbs import clouds as clouds_verb
     from pipelines.verbs import faults, images, parts, places, recipes, reference, sandbox
+    from pipelines.verbs import gc as gc_verb
 else:
     ui = Lazily("pipelines.ui")
-    clouds_verb = Lazily("pipelines.verbs.clouds")
+    clouds_verb, gc_verb = Lazily("pipelines.verbs.clouds"), Lazily("pipelines.verbs.gc")
     faults, images, parts, places, recipes, reference, sandbox = (
         Lazily(f"pipelines.verbs.{name}")
         for name in ("faults", "images", "parts", "places", "recipes", "reference", "sandbox")
@@ -146,6 +147,26 @@ def clouds(
 ) -> None:
     """List the clouds that are configured here, for --cloud: where that was found, and whether they answer."""
     clouds_verb.clouds(check=check, timeout=timeout, as_json=json)
+
+
+@app.command("gc")
+def collect(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Only these, and what only they stand on.")
+    ] = None,
+    *,
+    cloud: CloudName = None,
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="Leave what is younger: 1d, 12h, 30m, 0.")
+    ] = "1d",
+    all_: Annotated[
+        bool, typer.Option("--all", help="Also what is unclear, such as what no journal here knows.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove what goes; without it nothing is changed.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show what emi made in a cloud, and remove with --yes what killed runs left (docs/gc.md)."""
+    gc_verb.collect(ids or [], cloud=cloud, older_than=older_than, all_=all_, yes=yes, as_json=json)
 
 
 @app.command()

@@ -115,6 +115,15 @@ class Last:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Known:
+    """What was said of one claim, in order; `newest`: its key was not claimed anew; `runs` said so or relied on it."""
+
+    words: Sequence[Word]
+    newest: bool
+    runs: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One run: what was asked for, what the outside world was pinned to, and how it ended."""
 
@@ -198,6 +207,24 @@ class Journal:
         query = sql.select(_words.c.key, _words.c.generation).where(_words.c.word == "result").distinct()
         with self._looking() as connection:
             return frozenset(Claim(key, generation).token for key, generation in connection.execute(query))
+
+    def claims(self) -> Mapping[str, Known]:
+        """Return everything that was said of every claim, by its token."""
+        said: dict[tuple[str, int], list[Word]] = {}
+        runs: dict[str, set[str]] = {}
+        with self._looking() as connection:
+            for row in connection.execute(sql.select(_words).order_by(_words.c.id)):
+                said.setdefault((row.key, row.generation), []).append(_word(row.word, row.body))
+                runs.setdefault(row.key, set()).add(row.run)
+            for use in connection.execute(sql.select(_uses)):
+                runs.setdefault(use.key, set()).add(use.run)
+        newest = dict(sorted(said))
+        return {
+            Claim(key, generation).token: Known(
+                words=words, newest=newest[key] == generation, runs=frozenset(runs[key])
+            )
+            for (key, generation), words in said.items()
+        }
 
     # What a key was made of
 

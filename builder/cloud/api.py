@@ -16,6 +16,7 @@ from builder.cloud.claims import Claim
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
+    from builder.cloud.holdings import Holding
     from builder.cloud.s3 import S3
 
 
@@ -201,6 +202,16 @@ class Cloud(Protocol):
 
     def account(self) -> str:
         """Return the account id of the credentials (asked once, then remembered)."""
+
+    # What is there, whoever made it
+    def holdings(self, kind: str) -> Sequence[Holding]:
+        """Return what the account has of a type (a name of holdings.KINDS), without what is about to be gone.
+
+        Of types that may be asked for so (`Kind.filtered`) only what carries a tag named as a claim's.
+        """
+
+    def drop(self, holding: Holding) -> None:
+        """Remove it; fine when it is gone already. Raises CloudConflict when something uses it."""
 
     # Snapshots, by EC2
     def find_snapshots(self, claim: Claim) -> Sequence[SnapshotRecord]:

@@ -15,6 +15,7 @@ from builder import pool
 from builder.cloud import records
 from builder.cloud.api import Call, ImageRecord, SnapshotRecord
 from builder.cloud.claims import TAG, Claim
+from builder.cloud.holdings import KINDS, Holding, entries, holding
 from builder.cloud.limits import limits
 from builder.cloud.s3 import S3
 from builder.cloud.settings import Settings
@@ -78,6 +79,27 @@ class Ec2:
 
     def _ask_account(self) -> str:
         return str(self._call("sts", "GetCallerIdentity")["Account"])
+
+    # What is there, whoever made it
+    def holdings(self, kind: str) -> Sequence[Holding]:
+        """Return what the account has of a type (a name of holdings.KINDS), without what is about to be gone.
+
+        Of types that may be asked for so (`Kind.filtered`) only what carries a tag named as a claim's.
+        """
+        row = KINDS[kind]
+        request = {**row.owned, **({"Filters": filters("tag-key", TAG)} if row.filtered else {})}
+        found = [holding(kind, item) for item in entries(kind, self._pages(row.listed, row.member, **request))]
+        own = self.account()
+        return [one for one in found if one.state not in row.over and one.owner in ("", own)]
+
+    def drop(self, holding: Holding) -> None:
+        """Remove it; fine when it is gone already. Raises CloudConflict when something uses it."""
+        row = KINDS[holding.kind]
+        what: Any = [holding.id] if row.parameter.endswith("s") else holding.id
+        try:
+            self._call("ec2", row.removed, **{row.parameter: what})
+        except CloudNotFound:
+            return
 
     # Snapshots, by EC2
     def find_snapshots(self, claim: Claim) -> Sequence[SnapshotRecord]:

@@ -27,6 +27,7 @@ class ObjectRecord:
     etag: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     opaque: bool = False  # encrypted with a key of KMS or of ours: the ETag is no MD5 then
+    modified: datetime | None = field(default=None, compare=False)
 
     @property
     def digest(self) -> str:
@@ -88,6 +89,7 @@ def described(key: str, answer: Mapping[str, Any]) -> ObjectRecord:
         etag=bare(answer.get("ETag")),
         metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
         opaque=encryption.startswith("aws:kms") or "SSECustomerAlgorithm" in answer,
+        modified=answer.get("LastModified"),
     )
 
 
