@@ -28,6 +28,7 @@
     │   ├── RemoteFailed          … a command: its status and last lines are in the message
     │   ├── DeviceDoubtful        … to have one device that is surely the right one
     │   ├── WriteLost             … to keep what it said it had written
+    │   ├── RemoteAway            … to answer within the time it was given
     │   └── RemoteTrouble         … for now: not there yet, or the connection was cut (retried)
     ├── BusyError             8   another run holds what this one needs
     ├── Interrupted         130   Ctrl-C
@@ -235,8 +236,14 @@ class WriteLost(RemoteError):
     advice = "Make another volume and write to that one; this one must not be trusted."
 
 
+class RemoteAway(RemoteError):
+    """The machine could not be reached over SSH, however often it was tried within the time it was given."""
+
+    advice = "See its console output and its security groups; then `emi resume` carries on where it stopped."
+
+
 class RemoteTrouble(RemoteError):
-    """The machine could not be reached yet, or the connection was cut. It was retried until the time limit."""
+    """The machine could not be reached yet, or the connection was cut. It was retried."""
 
     retryable = True
     advice = "`emi resume` carries on where it stopped; what is there already is not sent again."

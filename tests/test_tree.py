@@ -33,6 +33,7 @@ DOORS = {
     ],
     "concurrent": ["builder/pool.py"],
     "guestfs": ["builder/guest/session.py"],
+    "paramiko": ["builder/remote/connection.py"],
     "sqlalchemy": ["pipelines/journal.py"],
     "subprocess": ["builder/proc.py", "builder/sandbox/lifecycle.py"],  # the latter for its TimeoutExpired only
     "tenacity": ["builder/retry.py"],

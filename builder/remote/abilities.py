@@ -18,7 +18,7 @@ for tool in {" ".join(_TOOLS)}; do command -v "$tool" >/dev/null && echo tool "$
 for python in {" ".join(_PYTHONS)}; do
     "$python" -c {shlex.quote(_PYTHON_TEST)} 2>/dev/null && echo python "$python" && break
 done
-[ "$(id -u)" = 0 ] || {{ words=$(sudo -n true 2>&1) && echo sudo yes || echo sudo no "$words"; }}
+[ "$(id -u)" = 0 ] || {{ words=$(sudo -n sh -c : 2>&1) && echo sudo yes || echo sudo no "$words"; }}
 echo end
 """
 

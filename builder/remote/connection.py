@@ -19,7 +19,7 @@ from typing import Self
 import paramiko  # noqa: TID251 - this is the door
 
 from builder import pool
-from builder.errors import HostKeyWrong, InputError, RemoteDenied, RemoteTrouble
+from builder.errors import HostKeyWrong, InputError, RemoteAway, RemoteDenied, RemoteTrouble
 from builder.progress import SILENT, Progress
 from builder.remote.keys import KeyPair, fingerprint
 from builder.retry import retrying
@@ -104,7 +104,7 @@ class Remote:
     def session(self) -> paramiko.Channel:
         """Return a new channel for one command, over a connection that is made for it where there is none.
 
-        Raises RemoteTrouble (not reached in time), RemoteDenied, HostKeyWrong, InputError.
+        Raises RemoteAway (not reached in time), RemoteTrouble, RemoteDenied, HostKeyWrong, InputError.
         """
 
         def open_one() -> paramiko.Channel:
@@ -112,7 +112,7 @@ class Remote:
             with self._translated():
                 return transport.open_session(timeout=_ANSWER)
 
-        return retrying(open_one, deadline=self._patience, progress=self._progress)
+        return retrying(open_one, attempts=4, progress=self._progress)
 
     def alive(self) -> bool:
         """Say whether the connection stands, as far as is known here."""
@@ -139,19 +139,22 @@ class Remote:
     def _connected(self) -> paramiko.Transport:
         with self._lock:
             if self._closed:
-                raise RemoteTrouble(f"the connection to {self.name} has been closed here")
+                raise RemoteAway(f"the connection to {self.name} has been closed here")
             if (transport := self._transport) is not None and transport.is_active():
                 return transport
             self.cut()
             began = time.monotonic()
-            self._transport = retrying(
-                lambda: self._connect(time.monotonic() - began < self._settling),
-                deadline=self._patience,
-                attempts=1_000_000,
-                first_wait=0.3,
-                longest_wait=5,
-                progress=self._progress,
-            )
+            try:
+                self._transport = retrying(
+                    lambda: self._connect(time.monotonic() - began < self._settling),
+                    deadline=self._patience,
+                    attempts=1_000_000,
+                    first_wait=0.3,
+                    longest_wait=5,
+                    progress=self._progress,
+                )
+            except RemoteTrouble as error:
+                raise RemoteAway(error.message) from error
             return self._transport
 
     def _connect(self, settling: bool) -> paramiko.Transport:  # noqa: FBT001 - computed at the one call

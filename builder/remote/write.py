@@ -11,25 +11,21 @@ Nothing is recorded here or there: a write that was killed is begun again, and w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from builder import pool
-from builder.digest import BLOCK, BlockDigest, is_zero
+from builder.digest import BLOCK, is_zero
 from builder.errors import ChecksumMismatch, RemoteFailed, RemoteTrouble, WriteLost
 from builder.image.stream import ImageReader, data_blocks
 from builder.progress import SILENT, Progress
 from builder.remote import abilities
 from builder.remote.command import Shell
-from builder.remote.target import Target, Writer
-from builder.retry import retrying
+from builder.remote.lanes import CONNECTIONS, Lane, Lanes, blocks_digest
+from builder.remote.target import Target
 
-CONNECTIONS = 4  # one channel moves at most 2 MiB in a round trip: 4 of them fill 1 Gbit/s up to 60 ms away
 _PIECE = 4 << 20  # bytes compressed and sent at once
-_SURVEYED = 1 << 30  # bytes whose digests are asked for at once; a cut repeats one such question
 _FRUITLESS = 4  # times in a row that a write may be cut or killed without anything new having arrived
 
 
@@ -59,7 +55,7 @@ def write(
     zeros afterwards. A crash or an error leaves some of the image there; writing it again sends only the rest.
 
     Raises WriteLost (what is read back is not what was sent), RemoteError (too small), RemoteFailed (a disk is full, a
-    writer is killed again and again), RemoteDenied, RemoteTrouble, HostKeyWrong, ChecksumMismatch (the image is not the
+    writer is killed again and again), RemoteDenied, RemoteAway, HostKeyWrong, ChecksumMismatch (the image is not the
     `expected` one), and what reading the image raises.
     """
     able = abilities.ask(shell)
@@ -70,82 +66,11 @@ def write(
         return job.run(blank=blank or target.new, expected=expected)
 
 
-def read_back(shell: Shell, path: str, size: int, *, connections: int = CONNECTIONS) -> str:
-    """Return the `blocks:` digest of the first `size` bytes of `path` over there, read from the device itself."""
-    able = abilities.ask(shell)
-    target = Target.prepare(shell, able, path, size)
-    with ExitStack() as stack:
-        others = [Shell(stack.enter_context(shell.remote.another())) for _ in range(connections - 1)]
-        lanes = _Lanes(target, [shell, *others], SILENT)
-        lanes.settle()
-        return _blocks(lanes.survey(range(-(-size // BLOCK)), grain=BLOCK), size)
-
-
-class _Lane:
-    """One connection with, once something is to be written over it, a writer at its other end."""
-
-    def __init__(self, shell: Shell, target: Target) -> None:
-        self._shell = shell
-        self._target = target
-        self._stack = ExitStack()
-        self._writer: Writer | None = None
-
-    def writer(self) -> Writer:
-        """Return the writer, started now where there is none."""
-        if self._writer is None:
-            self._writer = self._stack.enter_context(self._target.writer(self._shell))
-        return self._writer
-
-    def finish(self) -> None:
-        """Return when what went this way is on the device."""
-        if self._writer is not None:
-            self._writer.finish()
-
-    def __enter__(self) -> Self:
-        self._stack.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-
-class _Lanes:
-    """Several connections to one target, each used by one thread at a time."""
-
-    def __init__(self, target: Target, shells: list[Shell], progress: Progress) -> None:
-        self.target = target
-        self.shells = shells
-        self._progress = progress
-
-    def settle(self) -> None:
-        """Have all that was written on the device, and the next reads come from there."""
-        retrying(lambda: self.target.settle(self.shells[0]), progress=self._progress)
-
-    def survey(self, grains: Collection[int], grain: int = 0) -> dict[int, bytes]:
-        """Return the digests of those grains over there that are not zero."""
-        step = _SURVEYED // (grain or self.target.grain)
-        free = list(self.shells)
-
-        def ask(question: list[tuple[int, int]]) -> dict[int, bytes]:
-            shell = free.pop()
-            try:
-                return retrying(lambda: self.target.survey(shell, question, grain), progress=self._progress)
-            finally:
-                free.append(shell)
-
-        found: dict[int, bytes] = {}
-        for part in pool.each(ask, _questions(grains, step), workers=len(self.shells), ahead=len(self.shells)):
-            found |= part
-        return found
-
-
 class _Job:
     def __init__(self, reader: ImageReader, target: Target, shells: list[Shell], progress: Progress) -> None:
         self.reader = reader
         self.target = target
-        self.lanes = _Lanes(target, shells, progress)
+        self.lanes = Lanes(target, shells, progress)
         self.progress = progress
         self.here: dict[int, bytes] = {}  # the image's grains that are not zero, as far as they have been read
         self.blocks: dict[int, bytes] = {}  # the same by 512 KiB, for the digest
@@ -167,7 +92,7 @@ class _Job:
         self._send_all(pieces)
         self.progress.note("reading back from the device")
         self._prove([index for index in range(count) if index not in self.proven])
-        digest = _blocks(self.blocks, self.reader.virtual_size)
+        digest = blocks_digest(self.blocks, self.reader.virtual_size)
         if expected is not None and digest != expected:
             raise ChecksumMismatch(f"the image that was written is {digest}, not {expected}: it was changed meanwhile")
         return Written(digest=digest, sent=self.sent, written=self.written)
@@ -209,7 +134,7 @@ class _Job:
 
     def _send(self, pieces: list[range], begun: list[range]) -> None:
         """Send what differs of these pieces, noting in `begun` what may have been sent; returns when it is fsynced."""
-        free = [_Lane(shell, self.target) for shell in self.lanes.shells]
+        free = [Lane(shell, self.target) for shell in self.lanes.shells]
 
         def send(piece: range) -> None:
             begun.append(piece)
@@ -224,7 +149,7 @@ class _Job:
         with ExitStack() as stack:
             lanes = [stack.enter_context(lane) for lane in free]
             pool.drain(send, pieces, workers=len(lanes))
-            pool.drain(_Lane.finish, lanes, workers=len(lanes))
+            pool.drain(Lane.finish, lanes, workers=len(lanes))
 
     def _count(self, sent: int, parts: list[tuple[int, bytes | int]]) -> None:
         with self.lock:
@@ -285,32 +210,8 @@ class _Job:
             )
 
 
-def _questions(grains: Collection[int], most: int) -> Iterator[list[tuple[int, int]]]:
-    """Yield ascending grains as runs (first, how many), at most `most` grains to a question."""
-    runs: list[tuple[int, int]] = []
-    size = 0
-    for index in grains:
-        if runs and sum(runs[-1]) == index:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((index, 1))
-        size += 1
-        if size == most:
-            yield runs
-            runs, size = [], 0
-    if runs:
-        yield runs
-
-
 def _sha256(data: memoryview, size: int) -> bytes:
     digest = hashlib.sha256(data)
     if len(data) < size:
         digest.update(bytes(size - len(data)))
     return digest.digest()
-
-
-def _blocks(digests: Mapping[int, bytes], size: int) -> str:
-    made = BlockDigest()
-    for index in sorted(digests):
-        made.add(index, digests[index])
-    return made.finish(size)

@@ -1,0 +1,106 @@
+import functools
+import hashlib
+import http.server
+import lzma
+
+import pytest
+
+from builder import pool, proc
+from builder.errors import ChecksumMismatch, FormatRefused, RemoteError, RemoteFailed
+from builder.image.reader import open_image
+from builder.image.write import content_digest
+from builder.remote.fetch import Source, fetch_and_write
+
+MIB = 1 << 20
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words):
+        self.server.asked += 1
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """An HTTP server of a directory: (directory, address)."""
+    directory = tmp_path / "mirror"
+    directory.mkdir()
+    handler = functools.partial(Quiet, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.77.1", 0), handler) as server:
+        server.asked = 0
+        serving = pool.Background(server.serve_forever)
+        yield directory, f"http://127.0.77.1:{server.server_port}", server
+        server.shutdown()
+        serving.result(10)
+
+
+def source(mirror, name, kind, compression=""):
+    directory, address, _ = mirror
+    sha256 = hashlib.sha256((directory / name).read_bytes()).hexdigest()
+    return Source(url=f"{address}/{name}", sha256=sha256, format=kind, compression=compression)
+
+
+@pytest.mark.parametrize("user", ["root", "bob"])
+def test_a_qcow2_is_downloaded_converted_and_written_there(server, mirror, loops, image, proxy, user, notes):
+    proc.run(["qemu-img", "convert", "-O", "qcow2", "-c", image, mirror[0] / "disk.qcow2"])
+    scratch = server.directory / f"home/{user}"
+    device = loops.attach(32 * MIB)
+    wanted = source(mirror, "disk.qcow2", "qcow2")
+    shell = server.shell(user, port=proxy.port)
+    done = fetch_and_write(wanted, shell, device, blank=True, scratch=str(scratch), progress=notes)
+    with open_image(mirror[0] / "disk.qcow2") as reader:
+        assert done.digest == content_digest(reader)
+        size = reader.virtual_size
+    with open(device, "rb") as disk:
+        assert disk.read(image.stat().st_size) == image.read_bytes()
+        disk.seek(size)
+        assert not any(disk.read())
+    assert proxy.sent + proxy.received < 200_000
+    assert not list(scratch.glob("emi-fetch-*"))
+    again = fetch_and_write(wanted, shell, device, scratch=str(scratch))
+    assert (again.written, again.digest) == (0, done.digest)
+
+
+def test_a_compressed_raw_image_too(server, mirror, loops, image):
+    (mirror[0] / "disk.raw.xz").write_bytes(lzma.compress(image.read_bytes(), preset=0))
+    wanted = source(mirror, "disk.raw.xz", "raw", "xz")
+    device = loops.attach(32 * MIB, data=b"old" * 1000, at=2 * MIB)
+    done = fetch_and_write(wanted, server.shell(), device, scratch=str(server.directory))
+    with open_image(image, "raw") as reader:
+        assert done.digest == content_digest(reader)
+
+
+def test_a_download_with_another_checksum_is_not_written(server, mirror, loops):
+    (mirror[0] / "disk.raw").write_bytes(b"y" * MIB)
+    wanted = Source(url=f"{mirror[1]}/disk.raw", sha256="0" * 64, format="raw")
+    device = loops.attach(MIB)
+    with pytest.raises(ChecksumMismatch, match="has the SHA-256"):
+        fetch_and_write(wanted, server.shell(), device, scratch=str(server.directory))
+    with open(device, "rb") as disk:
+        assert not any(disk.read())
+
+
+def test_an_image_that_names_other_files_is_refused(server, mirror, loops, image):
+    overlay = mirror[0] / "disk.qcow2"
+    proc.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", overlay, "1M"])
+    with pytest.raises(FormatRefused, match="names another file, /etc/shadow"):
+        fetch_and_write(source(mirror, "disk.qcow2", "qcow2"), server.shell(), loops.attach(MIB), scratch="/var/tmp")
+
+
+def test_a_file_that_is_not_there_and_a_machine_without_the_tools_are_told(server, bare, mirror, loops):
+    wanted = Source(url=f"{mirror[1]}/none", sha256="0" * 64, format="raw")
+    with pytest.raises(RemoteFailed, match=r"download of .*none"):
+        fetch_and_write(wanted, server.shell(), loops.attach(MIB), scratch=str(server.directory))
+    with pytest.raises(RemoteError, match="neither curl nor wget nor Python"):
+        fetch_and_write(wanted, bare.shell(), loops.attach(MIB))
+    with pytest.raises(RemoteError, match="lacks qemu-img"):
+        fetch_and_write(Source(url="x", sha256="0" * 64, format="qcow2"), bare.shell(), loops.attach(MIB))
+
+
+def test_a_place_that_somebody_else_has_made_is_not_used(server, mirror, loops):
+    (mirror[0] / "disk.raw").write_bytes(b"y" * MIB)
+    wanted = source(mirror, "disk.raw", "raw")
+    trap = server.directory / "home/bob" / f"emi-fetch-{wanted.sha256}"
+    trap.symlink_to("/etc")
+    with pytest.raises(RemoteFailed, match="somebody else's"):
+        fetch_and_write(wanted, server.shell(), loops.attach(MIB), scratch=str(trap.parent))
+    trap.unlink()
