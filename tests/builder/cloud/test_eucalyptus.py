@@ -81,12 +81,8 @@ def test_parameters_that_botocore_adds_are_left_out_and_those_it_does_not_know_a
     session = Session(settings(server.url))
     session.call("ec2", "CreateVolume", {"AvailabilityZone": "one", "Size": 1})
     session.call("ec2", "RegisterImage", {"Name": "windows", "Platform": "windows"})
-    assert asked(server, 0) == {
-        "Action": "CreateVolume",
-        "Version": "2016-11-15",
-        "AvailabilityZone": "one",
-        "Size": "1",
-    }
+    volume = {"Action": "CreateVolume", "Version": "2016-11-15", "AvailabilityZone": "one", "Size": "1"}
+    assert asked(server, 0) == volume
     assert asked(server, 1)["Platform"] == "windows"
     assert [heard[1] for heard in server.heard] == ["/services/ec2"] * 2
 
@@ -288,11 +284,8 @@ def test_a_bundle_is_registered_and_carries_claim_and_tags(cloud, bundle, claim)
     image_id = cloud.register_image(claim, spec(bundle))
     assert re.match("[ea]mi-", image_id)
     found = wait_available(cloud, image_id)
-    assert (found.image_location, found.root_device_type, found.virtualization_type) == (
-        bundle,
-        "instance-store",
-        "hvm",
-    )
+    shown = (found.image_location, found.root_device_type, found.virtualization_type)
+    assert shown == (bundle, "instance-store", "hvm")
     assert found.tags == {TAG: claim.token, "Name": "one"}
     assert [one.image_id for one in cloud.find_images(claim)] == [image_id]
     assert cloud.register_image(claim, spec(bundle)) == image_id
