@@ -33,6 +33,9 @@ from pipelines.recipe.words import Subject, say
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 RESERVED = ("aws", "sandbox", "eucarc", "euca")  # the first words of names that mean something already
+# No name and password before the host: requests are signed with keys, and a URL is shown and kept in journals.
+_URL = r"^https?://[^@]+$"
+_USER = re.compile(r"//\S*@")
 SECRETS = ("secret_key", "session_token")
 _HINT = "docs/clouds.md describes the file; `emi clouds` shows what is found."
 
@@ -67,7 +70,7 @@ class AwsEntry(_Entry):
 
     kind: Literal["aws"]
     region: str | None = Field(default=None, min_length=1, description="the region; the profile's when left out")
-    endpoint: str | None = Field(default=None, pattern="^https?://.+", description="one URL of all services; AWS's own")
+    endpoint: str | None = Field(default=None, pattern=_URL, description="one URL of all services; AWS's own")
 
 
 class Endpoints(BaseModel):
@@ -75,11 +78,11 @@ class Endpoints(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    ec2: str = Field(pattern="^https?://.+", description="compute")
-    s3: str | None = Field(default=None, pattern="^https?://.+", description="object storage, or Walrus")
-    iam: str | None = Field(default=None, pattern="^https?://.+", description="Euare")
-    sts: str | None = Field(default=None, pattern="^https?://.+", description="Tokens")
-    bootstrap: str | None = Field(default=None, pattern="^https?://.+", description="Empyrean")
+    ec2: str = Field(pattern=_URL, description="compute")
+    s3: str | None = Field(default=None, pattern=_URL, description="object storage, or Walrus")
+    iam: str | None = Field(default=None, pattern=_URL, description="Euare")
+    sts: str | None = Field(default=None, pattern=_URL, description="Tokens")
+    bootstrap: str | None = Field(default=None, pattern=_URL, description="Empyrean")
 
 
 class EucalyptusEntry(_Entry):
@@ -148,7 +151,7 @@ def _read(path: Path) -> list[Found]:
             ]
     if findings.problems:
         secrets = _secrets(root) if root else []
-        hide = any(word in source.text for word in SECRETS)
+        hide = any(word in source.text for word in SECRETS) or _USER.search(source.text) is not None
         raise RecipeError([_told(problem, secrets, hide=hide) for problem in findings.problems])
     return found
 
@@ -246,7 +249,7 @@ def _secrets(node: Node) -> list[str]:
     own = [
         entry.value.text
         for key, entry in node.entries.items()
-        if key in SECRETS and isinstance(entry.value, ScalarNode)
+        if isinstance(entry.value, ScalarNode) and (key in SECRETS or _USER.search(str(entry.value.value)))
     ]
     return [text for text in own if text] + [text for entry in node.entries.values() for text in _secrets(entry.value)]
 

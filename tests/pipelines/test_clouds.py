@@ -159,6 +159,7 @@ def test_all_mistakes_are_shown_at_once_and_with_their_lines_where_nothing_is_se
         "secret_key: 1234567890123, session_token: false",
         f"secret_key: &a {SECRET}, region: {{x: *a}}",
         f"secret_key: {SECRET}, region: {SECRET}, release: {SECRET}",
+        f"endpoint: 'https://me:{SECRET}@x/', profile: a",
     ],
 )
 def test_no_error_shows_a_secret(tmp_path: Path, line: str) -> None:

@@ -53,9 +53,7 @@ def endpoints(given: Mapping[str, Said]) -> dict[str, str]:
     is none, or when there is none for compute.
     """
     for said in given.values():
-        parts = urlsplit(said.value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{said.where}: {said.value!r} is no URL of a service", hint="Write http:// or https://.")
+        _require_url(said)
     if "ec2" not in given:
         known = ", ".join(said.where for said in given.values()) or "nowhere"
         raise UsageError(f"no URL is given for compute (ec2), which is needed; others: {known}")
@@ -68,6 +66,21 @@ def endpoints(given: Mapping[str, Said]) -> dict[str, str]:
             for service, path in PATHS.items()
         }
     return beside | {service: said.value for service, said in given.items()}
+
+
+def _require_url(said: Said) -> None:
+    if "@" in said.value:  # not shown: a password may stand before it
+        raise UsageError(
+            f"{said.where} names a user in the URL of a service, which asks for keys instead",
+            hint="Take what stands before the @ out of the URL, and out of logs where another tool wrote it.",
+        )
+    try:
+        parts = urlsplit(said.value)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, brackets that do not match
+        known = False
+    if not known:
+        raise UsageError(f"{said.where}: {said.value!r} is no URL of a service", hint="Write http:// or https://.")
 
 
 def of_domain(domain: str) -> dict[str, str]:

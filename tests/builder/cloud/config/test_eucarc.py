@@ -111,6 +111,10 @@ def test_a_variable_that_nothing_sets_is_named_with_its_line(tmp_path: Path) -> 
         ("", "sets no EC2_URL"),
         ("EC2_URL=http://x/", "sets no access key"),
         ("EC2_URL=http://x/\nEC2_ACCESS_KEY=A", "sets no secret key"),
+        (
+            "EC2_URL=http://me:hidden@x/\nEC2_ACCESS_KEY=A\nEC2_SECRET_KEY=B",
+            "eucarc:1 names a user in the URL of a service",
+        ),
         ("EC2_URL=ftp://x/\nEC2_ACCESS_KEY=A\nEC2_SECRET_KEY=B", "eucarc:1: 'ftp://x/' is no URL"),
     ],
 )
