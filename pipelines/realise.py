@@ -244,9 +244,16 @@ class Realiser:
             progress=progress,
             epoch=self.epoch,
             run=self.run,
+            is_over=self._is_over,
             labels=labels(self.surveyor.recipe),
             appliance=self.ahead.lend,
         )
+
+    def _is_over(self, run: str) -> bool:
+        """Say whether that was a run of this recipe on this target from here; we hold their lock."""
+        found = self.surveyor.journal.run(run)
+        mine = (self.surveyor.recipe.name, self.surveyor.target.identity)
+        return found is not None and (found.recipe, found.target) == mine
 
 
 def _discard(step: CloudStep[Any], effect: str, cloud: Cloud, work: Work, error: CloudFailed) -> None:

@@ -141,7 +141,9 @@ class Work:
     epoch: int | None = None  # SOURCE_DATE_EPOCH, seconds
     labels: Mapping[str, str] = field(default_factory=dict)  # tags for whatever the step makes in a cloud
     claim: Claim | None = None  # of a cloud step: what it makes carries the claim's token
-    run: str = ""  # the run that works, for people who look at what it made
+    run: str = ""  # the run that works; what it makes says so
+    # Whether another run, by its id, was one of this recipe on this cloud from this EMI_HOME: it is over then.
+    is_over: Callable[[str], bool] = field(default=lambda _: False)
     # Takes each part of a bundle, and the manifest's name, as soon as the part is sealed: so that the upload that
     # follows can send it before the bundle is whole. Returns at once, raises nothing and promises nothing.
     early: Callable[[str, File], None] = field(default=lambda _manifest, _part: None)

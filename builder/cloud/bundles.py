@@ -13,11 +13,13 @@ multipart upload is ever begun, so that nothing can lie in the bucket that a lis
 
 What a killed run left and nobody resumes lies under the manifest's prefix and is marked: `belonging` lists it.
 
-Who else may write there: an object without our marks is never replaced, nor is a part that another recipe, or another
-bundle of the same one, put there. Parts that an earlier run of the same recipe left without a manifest are replaced:
-the recipe's lock says that this run is over. A manifest is put where there is none (If-None-Match, where the service
-knows it), or over one whose claim is ours. After it all parts are looked at once more: who wrote between our looking
-and our writing is found out, and the bundle is not handed on.
+Who else may write there: an object without our marks is never replaced, nor is a part that another recipe, another
+bundle of the same one, or the same recipe run from elsewhere put there: that run may be at work, or its bundle may be
+registered. Parts that an earlier run of the same recipe here left without a manifest are replaced: the recipe's lock
+says that this run is over. Whatever is put where nothing lay is put with If-None-Match, so that of two writers at the
+same moment one is refused; a service that drops that header (`S3.drops_conditions`) is asked by HEAD right before, and
+the moment between the two remains. A manifest may also be put over one whose claim is ours. After it all parts are
+looked at once more: who wrote between our looking and our writing is found out, and the bundle is not handed on.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from builder import pool
 from builder.bundle.limits import LARGEST_MANIFEST
@@ -98,11 +100,23 @@ def place_problems(bucket: str, prefix: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """What each object says of who put it there: the token of a claim, the recipe's name, the run."""
+    """What each object says of who put it there: the token of a claim, the recipe's name, the run.
+
+    `is_over` says of another run's id whether it was one of the same recipe from here, and so is over.
+    """
 
     claim: str
     recipe: str
     run: str
+    is_over: Callable[[str], bool] = lambda _: False
+
+    def left(self, found: ObjectRecord, to: Destination) -> bool:
+        """Say whether this run, or one that is over, put the object there for the same manifest."""
+        said = found.metadata
+        if (said.get(RECIPE), said.get(MANIFEST)) != (_plain(self.recipe), _plain(to.manifest_key)):
+            return False
+        run = unquote(said.get(RUN, ""))
+        return bool(run) and (run == self.run or self.is_over(run))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,14 +165,27 @@ class Delivery:
         key = self._to.part_key(part.name)
         found = self._find(key)
         sent = found is None or not _holds(found, part)
-        if found is not None and sent and not (replace and self._is_left_over(found)):
-            raise self._foreign(found)
-        if sent:
-            self._put(key, part)
-        elif found is not None:
+        if found is None:
+            found = self._put_first(key, part)
+        if found is not None and _holds(found, part):
             self._adopt(found)
+        elif found is not None:
+            if not (replace and self._marks.left(found, self._to)):
+                raise self._foreign(found)
+            self._put(key, part)
         self._progress.advance(part.size)
         return sent
+
+    def _put_first(self, key: str, part: Item) -> ObjectRecord | None:
+        """Put the part where nothing lies, or return what lies there by now: another's, or ours by a lost answer."""
+        try:
+            self._put(key, part, only_if_absent=True)
+        except CloudConflict:
+            found = self._s3.head(self._to.bucket, key)
+            if found is None:
+                raise
+            return found
+        return None
 
     def commit(self, manifest: Item, ours: Collection[str]) -> None:
         """Have the manifest lie there, last of all; `ours` are the claims whose manifest it may replace."""
@@ -196,14 +223,10 @@ class Delivery:
                 )
 
     def _find(self, key: str) -> ObjectRecord | None:
-        if self._listed is not None and key.startswith(self._to.stem) and key not in self._listed:
-            return None
+        known = self._listed is not None and key.startswith(self._to.stem) and not self._s3.drops_conditions
+        if known and key not in (self._listed or ()):
+            return None  # who puts it there after the listing is noticed by If-None-Match
         return self._s3.head(self._to.bucket, key)
-
-    def _is_left_over(self, found: ObjectRecord) -> bool:
-        """Say whether a part was put there for the same manifest by the same recipe, whose earlier runs are over."""
-        recipe, manifest = found.metadata.get(RECIPE), found.metadata.get(MANIFEST)
-        return (recipe, manifest) == (_plain(self._marks.recipe), _plain(self._to.manifest_key))
 
     def _foreign(self, found: ObjectRecord) -> CloudConflict:
         recipe, run = found.metadata.get(RECIPE), found.metadata.get(RUN)
@@ -313,9 +336,8 @@ def discard(s3: S3, to: Destination, marks: Marks) -> None:
     manifest = s3.head(to.bucket, to.manifest_key)
     if manifest is not None and manifest.metadata.get(CLAIM) == marks.claim:
         s3.delete(to.bucket, to.manifest_key)
-    recipe = _plain(marks.recipe)
     for place in {to, replace(to, root=True)}:
-        s3.delete_many(to.bucket, [one.key for one in belonging(s3, place) if one.metadata.get(RECIPE) == recipe])
+        s3.delete_many(to.bucket, [one.key for one in belonging(s3, place) if marks.left(one, to)])
 
 
 def _listing(s3: S3, to: Destination, names: Sequence[str]) -> Iterator[ObjectRecord]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from builder.bundle.limits import LARGEST_IMAGE_EUCALYPTUS
 from builder.cloud import images, records, registration
@@ -104,7 +104,8 @@ _DIRECT = (
 
 def s3_dialect(release: Release) -> S3Dialect:
     """Return how object storage wants to be spoken to: signatures of version 4 came with 4.4, those of 2 stayed."""
-    return S3Dialect(addressing="path", checksums="when_required", signature="s3v4" if release.at_least(4, 4) else "s3")
+    signature: Literal["s3v4", "s3"] = "s3v4" if release.at_least(4, 4) else "s3"
+    return S3Dialect(addressing="path", checksums="when_required", signature=signature, drops_conditions=True)
 
 
 def query_dialect(release: Release) -> QueryDialect:

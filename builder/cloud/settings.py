@@ -16,12 +16,14 @@ class S3Dialect:
 
     `addressing` says where a request names its bucket: in the host (`virtual`), in the path, or as botocore finds
     (`auto`: in the path for IP addresses). `checksums` beyond Content-MD5, which is always sent, `when_supported`
-    break radosgw and Walrus of old over https. `signature` `s3` (version 2) is for Eucalyptus before 4.4.
+    break radosgw and Walrus of old over https. `signature` `s3` (version 2) is for Eucalyptus before 4.4. With
+    `drops_conditions` a PutObject with If-None-Match replaces what is there.
     """
 
     addressing: Literal["auto", "path", "virtual"] = "auto"
     checksums: Literal["when_required", "when_supported"] = "when_required"
     signature: Literal["s3v4", "s3"] = "s3v4"
+    drops_conditions: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -197,7 +197,8 @@ def _destination(options: UploadOptions, manifest: str, cloud: Cloud) -> Destina
 
 def _marks(work: Work) -> Marks:
     assert work.claim
-    return Marks(claim=work.claim.token, recipe=work.labels.get(RECIPE_TAG, ""), run=work.run)
+    recipe = work.labels.get(RECIPE_TAG, "")
+    return Marks(claim=work.claim.token, recipe=recipe, run=work.run, is_over=work.is_over)
 
 
 def _delivery(options: UploadOptions, to: Destination, cloud: Cloud, work: Work) -> Delivery:

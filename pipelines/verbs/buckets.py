@@ -54,7 +54,8 @@ def upload(
     delivery = Delivery(target.cloud.s3, place, marks, acl=acl or able.bundle_acl, progress=progress)
     own = Item(name=path.name, path=path, size=len(data), digest=f"sha256:{hashlib.sha256(data).hexdigest()}")
     lock = home().key_lock(hashlib.sha256(where).hexdigest())
-    # What another upload to this place left there is replaced, so none may be at work.
+    # Of two at once the second finds the bundle. What the upload of another bundle left there is not replaced: nobody
+    # knows whether it goes on.
     with locks.hold(lock, what=f"the upload to {place}", wait=True, tell=ui.warn):
         delivery.begin(location)
         delivery.manifest({claim})

@@ -110,6 +110,11 @@ class S3:
         """Return the names of the account's own buckets."""
         return {str(bucket["Name"]) for bucket in self.call("ListBuckets").get("Buckets", ())}
 
+    @property
+    def drops_conditions(self) -> bool:
+        """Whether the service is known to drop If-None-Match. Nothing is asked of it."""
+        return self._settings.s3.drops_conditions
+
     def conditional(self, bucket: str) -> Conditional:
         """Return which conditional writes the service honours, found by asking it once (see conditional.py)."""
         if bucket not in self._conditional:
