@@ -249,7 +249,7 @@ def install_image(
     json: AsJson = False,
 ) -> None:
     """Bundle, upload and register an image in one go (euca-install-image); run again, it carries on where it was."""
-    where, _, prefix = bucket.partition("/")
+    where, _, prefix = bucket.rstrip("/").partition("/")
     made_of: dict[str, Any] = {"name": name, "bucket": where, "prefix": prefix, "description": description}
     made_of |= {"architecture": arch, "compression": compression}
     made_of["virtualization"] = virtualization or ("paravirtual" if kernel else "hvm")

@@ -92,7 +92,7 @@ def bundle_file(
 
 def _opened(image: Path, said: Said) -> ImageReader:
     if not image.is_file():
-        raise InputError(f"{image}: there is no such file")
+        raise InputError(f"{image} is no regular file" if image.exists() else f"{image}: there is no such file")
     return open_image(image, checked(image, said.format).format if said.type == "machine" else "raw")
 
 

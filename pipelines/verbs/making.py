@@ -13,6 +13,7 @@ from builder.bundle.records import Mapping as Device
 from builder.errors import UsageError
 from builder.units import format_size
 from pipelines import ui
+from pipelines.kinds import load
 from pipelines.verbs.bundles import watched
 from pipelines.verbs.identity import Who
 
@@ -32,13 +33,14 @@ def bundle(
 ) -> None:
     """Make a bundle of an image file in a directory; `said` are arguments of `described`, `shape` of a Shape."""
     who, told = Who(**identity), described(**said)
+    made_as = Shape(name=shape["name"] or _UNFIT.sub("-", image.name), compression=shape["compression"])
+    _require_good(made_as, told)
     owner = Owner(
         account=who.need_account(),
         cloud=who.need_cloud_certificate(),
         user=who.certificate(),
         private_key=who.private_key(),
     )
-    made_as = Shape(name=shape["name"] or _UNFIT.sub("-", image.name), compression=shape["compression"])
     progress = watched("bundle", as_json=as_json)
     path, says = bundle_file(image, destination, made_as, owner, told, reproducible=reproducible, progress=progress)
     if owner.private_key is None:
@@ -48,6 +50,23 @@ def bundle(
         return
     ui.say(f"{path}: {says.type}, {says.architecture}, account {says.user}")
     ui.say(f"  {len(says.parts)} parts of {format_size(says.bundled_size)} in all, {format_size(says.size)} inside")
+
+
+def _require_good(shape: Shape, told: Said) -> None:
+    """Raise UsageError for all that the step `bundle` would refuse in a recipe: names, mappings, product codes."""
+    step = load("bundle")
+    options = step.options.model_validate(
+        {
+            "name": shape.name,
+            "type": told.type,
+            "kernel_id": told.kernel_id,
+            "ramdisk_id": told.ramdisk_id,
+            "block_device_mappings": {one.virtual: one.device for one in told.mappings},
+            "product_codes": told.product_codes,
+        }
+    )
+    if wrong := step.check(options):
+        raise UsageError("; ".join(wrong), hint="Correct the options; `emi bundle --help` lists them.")
 
 
 def described(
@@ -64,6 +83,8 @@ def described(
         if value is not None and value not in _ITSELF and not is_id_of(role, value):
             raise UsageError(f"--{role} {value}: no {role}'s id, such as e{role[0]}i-1a2b3c4d, nor `true`")
     ids = {role: value for role, value in boots.items() if value is not None and value not in _ITSELF}
+    if all(value in _ITSELF for value in boots.values()):
+        raise UsageError("--kernel true and --ramdisk true: the file is one of both")
     type_: ImageType = "kernel" if boots["kernel"] in _ITSELF else "ramdisk" if boots["ramdisk"] in _ITSELF else kind
     if type_ != "machine" and ids:
         raise UsageError(f"a {type_} boots with nothing else", hint="Leave the ids of kernel and ramdisk out.")

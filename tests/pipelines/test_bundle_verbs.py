@@ -201,6 +201,11 @@ def test_no_kernel_or_ramdisk_is_named_for_nothing(
             2,
             "no kernel's id",
         ),
+        (("bundle", "{disk}", "-p", "vmlinuz-5"), 2, "Eucalyptus would register the machine image as a kernel"),
+        (("bundle", "{disk}", "-p", "a", "-B", "disk=sdb"), 2, "'disk': 'sdb' is no mapping"),
+        (("bundle", "{disk}", "-p", "a", "--product-code", "a b"), 2, "'a b' cannot be a product code"),
+        (("bundle", "{disk}", "--kernel", "true", "--ramdisk", "yes"), 2, "the file is one of both"),
+        (("bundle", ".", "-u", "123456789012", "-CK", "--ec2cert", "{pairs}/cloud.crt", "-p", "a"), 3, "is no regular"),
         (("upload", "web.manifest.xml", "images/../other"), 2, "'../other' cannot be a prefix"),
         (("upload", "web.manifest.xml", "-"), 2, "'-' cannot be a bucket's name"),
         (
