@@ -67,15 +67,15 @@ echo "the stream of bytes ended early, or is damaged" >&2
 exit 1
 """
 
-# Prints `device SIZE` or `file SIZE` (a file is made, or given the size, $2 bytes); `new` before it when it is new.
+# Prints `device SIZE NAME` or `file SIZE -`, and before it `new` for a file that is made; a file gets $2 bytes.
 PREPARE = """\
 if [ -b "$1" ]; then
     name=$(readlink -f "$1")
     sectors=$(cat "/sys/class/block/${name##*/}/size") || exit 1
-    echo "device $((sectors * 512))"
+    echo "device $((sectors * 512)) ${name##*/}"
 else
     [ -e "$1" ] || echo new
     dd if=/dev/null of="$1" bs=1 count=0 seek="$2" 2>&1 || exit 1
-    echo "file $2"
+    echo "file $2 -"
 fi
 """

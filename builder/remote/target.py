@@ -13,10 +13,11 @@ import zstandard
 from isal import igzip
 
 from builder.digest import BLOCK
-from builder.errors import RemoteError, RemoteFailed, WriteLost
+from builder.errors import DeviceDoubtful, RemoteError, RemoteFailed, WriteLost
 from builder.remote import scripts
 from builder.remote.abilities import Abilities
 from builder.remote.command import Running, Shell
+from builder.remote.listing import read
 
 COARSE = 4 << 20  # bytes; sh needs three processes for each grain, so they are larger there
 _SURVEY_TIME = 4 * 3600  # seconds for one survey: 1 TiB at 75 MB/s
@@ -38,13 +39,15 @@ class Target:
     def prepare(cls, shell: Shell, abilities: Abilities, path: str, size: int) -> Self:
         """Look at the device, or make the file and give it its size; nothing is written to a device.
 
-        Raises RemoteError (too small), RemoteDenied, RemoteFailed.
+        Raises RemoteError (too small), DeviceDoubtful (in use), RemoteDenied, RemoteFailed.
         """
         quoted = shlex.quote(path)
         test = f"if [ -e {quoted} ]; then test -w {quoted}; else test -w {shlex.quote(str(Path(path).parent))}; fi"
         root = abilities.uid != 0 and shell.script(test, allowed=(0, 1), timeout=60).status == 1
         said = shell.script(_call(scripts.PREPARE, path, str(size)), root=root, timeout=60, shown=f"a look at {path}")
-        *before, (kind, room) = [line.split() for line in said.stdout.decode().splitlines()]
+        *before, (kind, room, name) = [line.split() for line in said.stdout.decode().splitlines()]
+        if kind == "device":
+            _require_idle(shell, path, name)
         if int(room) < size:
             raise RemoteError(
                 f"{path} on {shell.name} has {room} bytes, but the image has {size}",
@@ -108,6 +111,13 @@ class Target:
             return before + _call(text, self.path, *words)
         start = f"import sys; exec(sys.stdin.buffer.read({_WORKER.stat().st_size}))"
         return before + shlex.join([self.abilities.python, "-c", start, what, self.path, *words])
+
+
+def _require_idle(shell: Shell, path: str, name: str) -> None:
+    listing = read(shell)
+    for device in listing.devices:
+        if name in (device.name, *device.partitions) and device.uses:
+            raise DeviceDoubtful(f"{shell.name}: {path} is in use: {', '.join(device.uses)}\n{listing}")
 
 
 class Writer:

@@ -54,9 +54,9 @@ def write(
     new is blank anyway. `expected` is the image's own `blocks:` digest, where it is known. Holes of the image read as
     zeros afterwards. A crash or an error leaves some of the image there; writing it again sends only the rest.
 
-    Raises WriteLost (what is read back is not what was sent), RemoteError (too small), RemoteFailed (a disk is full, a
-    writer is killed again and again), RemoteDenied, RemoteAway, HostKeyWrong, ChecksumMismatch (the image is not the
-    `expected` one), and what reading the image raises.
+    Raises WriteLost (what is read back is not what was sent), RemoteError (too small), DeviceDoubtful (in use),
+    RemoteFailed (a disk is full, a writer is killed again and again), RemoteDenied, RemoteAway, HostKeyWrong,
+    ChecksumMismatch (the image is not the `expected` one), and what reading the image raises.
     """
     able = abilities.ask(shell)
     target = Target.prepare(shell, able, path, reader.virtual_size)

@@ -55,7 +55,7 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "image.raw"
     rng = random.Random(6)
     with open(path, "wb") as file:
-        file.truncate((24 << 20) + 1536)
+        file.truncate((24 << 20) + 1537)
         for at in (0, 5 << 20, (9 << 20) + 4096, 20 << 20):
             file.seek(at)
             file.write(rng.randbytes(900_000))

@@ -39,7 +39,7 @@ def source(mirror, name, kind, compression=""):
     return Source(url=f"{address}/{name}", sha256=sha256, format=kind, compression=compression)
 
 
-@pytest.mark.parametrize("user", ["root", "bob"])
+@pytest.mark.parametrize("user", ["bob", pytest.param("root", marks=pytest.mark.sweep)])
 def test_a_qcow2_is_downloaded_converted_and_written_there(server, mirror, loops, image, proxy, user, notes):
     proc.run(["qemu-img", "convert", "-O", "qcow2", "-c", image, mirror[0] / "disk.qcow2"])
     scratch = server.directory / f"home/{user}"

@@ -7,7 +7,7 @@ import pytest
 from machine import Proxy
 
 from builder import pool, proc
-from builder.errors import ChecksumMismatch, RemoteAway, RemoteError, RemoteFailed, WriteLost
+from builder.errors import ChecksumMismatch, DeviceDoubtful, RemoteAway, RemoteError, RemoteFailed, WriteLost
 from builder.image.reader import open_image
 from builder.image.write import content_digest
 from builder.remote.lanes import read_back
@@ -33,8 +33,17 @@ def either(request):
     return request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("user", ["root", "bob"])
-def test_an_image_becomes_the_device_and_a_second_write_sends_nothing(either, reader, loops, image, user):
+@pytest.mark.parametrize(
+    ("machine", "user"),
+    [
+        ("server", "bob"),
+        ("bare", "root"),
+        pytest.param("server", "root", marks=pytest.mark.sweep),
+        pytest.param("bare", "bob", marks=pytest.mark.sweep),
+    ],
+)
+def test_an_image_becomes_the_device_and_a_second_write_sends_nothing(request, reader, loops, image, machine, user):
+    either = request.getfixturevalue(machine)
     device = loops.attach(32 * MIB)  # larger than the image
     proxy = Proxy(either.port)
     shell = either.shell(user, port=proxy.port)
@@ -80,6 +89,22 @@ def test_a_device_that_is_too_small_is_refused_before_anything_is_written(either
     with pytest.raises(RemoteError, match="has 16777216 bytes, but the image has"):
         write(reader, either.shell(), device)
     assert Path(device).read_bytes() == bytes(16 * MIB)
+
+
+def test_a_device_in_use_is_never_written(server, reader, loops, tmp_path):
+    device = loops.attach(32 * MIB)
+    proc.run(["mkfs.ext4", "-q", device])
+    before = Path(device).read_bytes()
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    shell = server.shell()
+    shell.run(["mount", device, str(mounted)])
+    try:
+        with pytest.raises(DeviceDoubtful, match=f"in use: mounted at {mounted}"):
+            write(reader, shell, device, blank=True)
+    finally:
+        shell.run(["umount", str(mounted)])
+    assert Path(device).read_bytes()[4096:] == before[4096:]
 
 
 def test_a_write_goes_on_after_cuts_and_sends_little_again(server, proxy, reader, loops, image, notes):
