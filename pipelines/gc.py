@@ -135,7 +135,9 @@ class Collector:
 
     def _is_busy(self, recipe: str, ours: Collection[Path]) -> str:
         path = self._lock(recipe)
-        return locks.holder(path) if path not in ours and locks.is_held(path) else ""
+        # A signature may be of a process whose id is another's now; one that is not there needs no lock tried.
+        busy = path not in ours and locks.is_held(path) and locks.is_taken(path)
+        return locks.holder(path) if busy else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +160,7 @@ class _Book:
         if not thing.claim:
             return replace(one, why=_UNMARKED[thing.kind], named=True)
         if known is None:
-            registered = thing.kind == "image" and thing.state == "available"
+            registered = thing.kind == "image" and thing.state != "failed"
             return replace(one, why="the journal here does not know its claim", named=registered)
         if (other := _other(thing, known)) is not None:
             return replace(one, why=f"carries the claim of {other}: a copy?", named=True)
