@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from builder.errors import DiskFull, HostError
+from builder.errors import DiskFull, HostError, UsageError
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
@@ -59,6 +63,51 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def scratch_in(directory: Path, prefix: str) -> Iterator[Path]:
+    """A new directory of this process's own inside `directory`, its name `prefix` and something random; removed after.
+
+    A crash leaves it; the next call with that prefix removes those that nobody holds. Raises UsageError where none can
+    be made.
+    """
+    for left in directory.glob(f"{prefix}*"):
+        _remove_unless_held(left)
+    try:
+        place, lock = _held_directory(directory, prefix)
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be written: {error.strerror}", hint="Name another place.") from error
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+        os.close(lock)
+
+
+def _held_directory(directory: Path, prefix: str) -> tuple[Path, int]:
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
+        try:
+            lock = os.open(place, _DIRECTORY)
+        except FileNotFoundError:  # another removed it between the two calls, since nobody held it
+            continue
+        with suppress(OSError):  # a filesystem without locks: there nobody can lock what is left, nor removes it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_at(place, lock):
+            return place, lock
+        os.close(lock)
+
+
+def _remove_unless_held(left: Path) -> None:
+    with suppress(OSError):
+        lock = os.open(left, _DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_uid == os.geteuid():
+                shutil.rmtree(left, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def fsync_file(path: Path) -> None:

@@ -1,14 +1,14 @@
 """An image file as a bundle in a directory, for people without a recipe.
 
 Write order: the parts are made in a hidden directory beside their final places (`.emi-bundle-*`), made durable, given
-their names, and the manifest gets its name last of all. A crash leaves at most that hidden directory, or parts without
-a manifest, which nobody takes for a bundle. Nothing that is there already is replaced.
+their names, and the manifest gets its name last of all. A crash leaves at most that hidden directory, which the next
+call there removes, and parts without a manifest, which nobody takes for a bundle. Nothing that is there already is
+replaced.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from builder.bundle.certificates import Certificate, PrivateKey
 from builder.bundle.folder import is_part
 from builder.bundle.records import Bundler, ContentKey, Manifest, Mapping, Part, Shape, Stream
 from builder.bundle.records import ImageType as Type
-from builder.errors import InputError, UsageError
+from builder.errors import InputError
 from builder.image.convert import checked
 from builder.image.reader import open_image
 from builder.image.stream import ImageReader
@@ -73,13 +73,8 @@ def bundle_file(
         owner.user.require(owner.private_key)
     target = directory / f"{shape.name}.manifest.xml"
     _require_free(directory, target)
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix=".emi-bundle-", dir=directory)
-    except OSError as error:
-        raise UsageError(f"{directory} cannot be written: {error.strerror}", hint="Name another place.") from error
-    with scratch as name, _opened(image, said) as reader:
+    with durable.scratch_in(directory, ".emi-bundle-") as place, _opened(image, said) as reader:
         key = derived_key(content_digest(reader), shape, owner) if reproducible else ContentKey.fresh()
-        place = Path(name)
         made = stream.write(reader, place, shape, key, progress=progress)
         says = manifest_of(made, shape, owner, said, key)
         durable.write_file(place / target.name, manifest.write(says, owner.private_key))

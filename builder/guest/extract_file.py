@@ -1,18 +1,18 @@
 """A part of a disk image as a new raw file, for people without a recipe.
 
 Write order: the file is made in a hidden directory beside its final place, fsynced, given its name, and the directory
-fsynced. A crash leaves at most that hidden directory (`.emi-extract-*`), never a half file under the name.
+fsynced. A crash leaves at most that hidden directory (`.emi-extract-*`), which the next call there removes, never a
+half file under the name.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder import durable
-from builder.errors import InputError, UsageError
+from builder.errors import InputError
 from builder.guest import overlay
 from builder.guest.extract import Extracted, extract
 from builder.guest.overlay import Layer
@@ -43,14 +43,10 @@ def extract_file(
     """
     if os.path.lexists(target):
         raise _taken(target)
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix=".emi-extract-", dir=target.parent)
-    except OSError as error:
-        raise UsageError(f"{target} cannot be written: {error.strerror}", hint="Name another place.") from error
-    with scratch as name:
-        base = _base(image, Path(name), progress)
-        found = extract(base, wanted, Path(name), cache=cache, progress=progress)
-        made = _file(base, found, Path(name), progress)
+    with durable.scratch_in(target.parent, ".emi-extract-") as place:
+        base = _base(image, place, progress)
+        found = extract(base, wanted, place, cache=cache, progress=progress)
+        made = _file(base, found, place, progress)
         durable.fsync_file(made)
         _name(made, target)
     durable.fsync_directory(target.parent)
