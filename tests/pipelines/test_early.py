@@ -68,3 +68,21 @@ def test_what_is_refused_early_is_told_and_left_to_the_upload(emi, shelf, small_
         words = [word for (word,) in journal.execute("SELECT word FROM words ORDER BY id")]
     assert sorted(words) == sorted(["intent", "result"] * 4 + ["effect"] * 2)
     assert words[-1] == "result"  # what was begun early has been taken over
+
+
+@pytest.mark.timeout(120)
+def test_what_an_earlier_run_here_left_without_a_manifest_gives_way_to_another_bundle(emi, shelf, small_root, tmp_path):
+    recipe = tmp_path / "early.yaml"
+    recipe.write_text(RUN)
+    seen = shelf("aws")
+    client.put(seen.endpoint, [{"service": "s3", "call": "PutObject", "effect": "denied", "after": 2}])
+    assert emi("run", recipe, "--var", f"disk={small_root}").code != 0
+    client.clear(seen.endpoint)
+    left = seen.objects("early")
+    assert len(left) == 2
+    recipe.write_text(RUN.replace("512 KiB", "256 KiB"))  # so other bytes under the same names
+    done = emi("run", recipe, "--var", f"disk={small_root}")
+    assert done.code == 0, done.err
+    there = seen.objects("early")
+    assert all(there[key]["emi-digest"] != marks["emi-digest"] for key, marks in left.items())
+    assert len({marks["emi-run"] for marks in there.values()}) == 1
