@@ -51,18 +51,24 @@ class Subject:
     def words(self, number: int) -> tuple[str, ...]:
         return ("--var", f"disk={self.disk}", "--var", f"n={number}")
 
+    @property
+    def scratch(self) -> dict[str, str]:
+        """The variables for a directory of our own, but for the appliance, which takes seconds to make."""
+        shared = os.environ.get("LIBGUESTFS_CACHEDIR") or os.environ.get("TMPDIR") or "/var/tmp"
+        return {"TMPDIR": str(self.place), "LIBGUESTFS_CACHEDIR": shared}
+
     def run(self, number: int, **environment: str) -> dict[str, Any]:
-        return self.emi.run(self.recipe, *self.words(number), TMPDIR=str(self.place), **environment)
+        return self.emi.run(self.recipe, *self.words(number), **self.scratch, **environment)
 
     def survives(self, number: int, point: str) -> None:
         """Kill a run at that moment, look, resume it, and look again."""
         below = sha256(self.disk.read_bytes()).digest()
-        cut = self.emi("run", self.recipe, *self.words(number), EMI_CRASH_AT=point, TMPDIR=str(self.place))
+        cut = self.emi("run", self.recipe, *self.words(number), EMI_CRASH_AT=point, **self.scratch)
         assert cut.code == -9, (point, cut.err)
         assert sha256(self.disk.read_bytes()).digest() == below, point
         assert not self.left(), point
         again = ("resume",) if number % 2 else ("run", self.recipe, *self.words(number))
-        resumed = self.emi(*again, "--json", TMPDIR=str(self.place))
+        resumed = self.emi(*again, "--json", **self.scratch)
         assert resumed.code == 0, (point, resumed.err)
         self.look(number, resumed.last())
         assert sha256(self.disk.read_bytes()).digest() == below, point
@@ -116,9 +122,9 @@ def guest(emi, tiny_disk, tmp_path, tmp_path_factory) -> Subject:
     return Subject(emi=emi, recipe=recipe, disk=tiny_disk, place=tmp_path_factory.mktemp("k"))
 
 
-@pytest.mark.sweep
-def test_a_kill_between_edits(guest) -> None:
-    guest.survives(1, "guest.edited@2")
+def test_a_kill_while_the_appliance_launches(guest) -> None:
+    # The cheapest moment, as it waits for one launch only; the sweep below has all of those that come after one.
+    guest.survives(1, "after journal:intent@2")
 
 
 @pytest.mark.sweep
