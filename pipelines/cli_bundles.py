@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from builder.errors import EmiError
 from pipelines.lazily import Lazily
 
 if TYPE_CHECKING:
@@ -283,6 +285,22 @@ def register(
     install.register(manifest, made_of, only_plan=plan, cloud=cloud, wait=wait, as_json=json)
 
 
+def _without_run(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return the verb with its errors' advice as it is for what has no run: the same command carries on."""
+
+    @wraps(verb)
+    def told(*words: Any, **options: Any) -> None:
+        try:
+            verb(*words, **options)
+        except EmiError as error:
+            again = "the same command again"
+            hint = (error.hint or "").replace("`emi resume`", again)
+            error.hint = again.capitalize() + hint.removeprefix(again) if hint.startswith(again) else hint
+            raise
+
+    return told
+
+
 def _identity(
     user: str | None, cert: Path | None, privatekey: Path | None, ec2cert: Path | None, cloud: str | None
 ) -> dict[str, Any]:
@@ -291,11 +309,11 @@ def _identity(
 
 VERBS: Sequence[Callable[..., None]] = (
     install_image,
-    bundle,
-    upload,
+    _without_run(bundle),
+    _without_run(upload),
     register,
-    fetch_bundle,
-    unbundle,
-    bundle_info,
-    migrate_manifest,
+    _without_run(fetch_bundle),
+    _without_run(unbundle),
+    _without_run(bundle_info),
+    _without_run(migrate_manifest),
 )

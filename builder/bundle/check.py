@@ -152,7 +152,8 @@ def _signature(
     found = [signature.verify(data, certificate, where=where) for certificate in certificates]
     held = next((verification for verification in found if verification.holds), None)
     if held is None:
-        told.problems.extend(_unsigned(data, verification, where) for verification in found)
+        signers = [one for one in found if _is_by(bytes.fromhex(says.signature), one.certificate)]
+        told.problems.extend(_unsigned(data, verification, where) for verification in signers or found)
     elif not (held.raw and held.reserialised):
         told.remarks.append(f"the manifest is {held}")
     return held

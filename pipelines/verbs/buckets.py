@@ -17,8 +17,8 @@ from builder.cloud.fetch_bundle import fetch_bundle
 from builder.errors import BundleRefused, UsageError
 from pipelines import locks, ui
 from pipelines.home import home
-from pipelines.targets import choose, open_target
 from pipelines.verbs.bundles import read_manifest, watched
+from pipelines.verbs.identity import target_of
 
 _RECIPE = "emi-upload"  # in the place of a recipe's name, in what the objects say of who put them there
 
@@ -45,7 +45,7 @@ def upload(
     data = read_manifest(path)
     progress = watched("upload", as_json=as_json)
     parts = _parts(data, path, source or path.parent)
-    target = open_target(choose(cloud), home().make(), warn=ui.warn)
+    target = target_of(cloud)
     able = target.cloud.capabilities
     place = Destination(bucket=bucket, prefix=f"{prefix}/" if prefix else "", manifest=path.name, root=able.bucket_root)
     where = f"\n{target.identity}\n{place}".encode()
@@ -73,7 +73,7 @@ def fetch(location: str, directory: Path, *, cloud: str | None, as_json: bool) -
     bucket, _, key = location.removeprefix("s3://").partition("/")
     if not (bucket and key):
         raise UsageError(f"{location} is not BUCKET/MANIFEST", hint="As in images/web.manifest.xml.")
-    target = open_target(choose(cloud), home().make(), warn=ui.warn)
+    target = target_of(cloud)
     progress = watched("fetch-bundle", as_json=as_json)
     got = fetch_bundle(target.cloud.s3, bucket, key, directory, progress=progress)
     if as_json:

@@ -13,10 +13,17 @@ from builder.bundle.certificates import Certificate, PrivateKey
 from builder.cloud.identity import BundlingIdentity
 from builder.errors import InputError, UsageError
 from pipelines import ui
+from pipelines.events import StepProgress
 from pipelines.home import home
 from pipelines.targets import Target, choose, open_target
 
 Found = TypeVar("Found")
+
+
+def target_of(cloud: str | None) -> Target:
+    """Return the cloud of that name, or the default; on standard error it is told what it waits for."""
+    progress = StepProgress("cloud", ui.watcher(as_json=False))
+    return open_target(choose(cloud), home().make(), progress=progress, warn=ui.warn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +51,7 @@ class Who:
 
     def target(self) -> Target:
         """Return the cloud that is named, or the default."""
-        return open_target(choose(self.cloud), home().make(), warn=ui.warn)
+        return target_of(self.cloud)
 
     def account(self) -> str | None:
         """Return the account's id, 12 digits."""

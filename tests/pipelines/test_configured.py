@@ -12,9 +12,9 @@ import pytest
 
 from builder.cloud.claims import Claim
 from builder.cloud.eucalyptus import Eucalyptus
-from builder.errors import UsageError
+from builder.errors import CloudDenied, UsageError
 from builder.sandbox import lifecycle
-from pipelines import configured, targets
+from pipelines import cli, configured, targets
 from pipelines.home import Home
 from pipelines.verbs import clouds as verb
 
@@ -180,6 +180,12 @@ def test_what_is_dangerous_is_said_when_a_cloud_is_opened(tmp_path: Path, everyw
     assert [line.partition(":")[0] for line in said] == ["open", "open"]
     assert "chmod 600" in said[0]
     assert "certificates are not verified" in said[1]
+
+
+def test_a_verb_without_a_run_advises_no_resume(everywhere) -> None:
+    with pytest.raises(CloudDenied) as caught:
+        cli.app(["fetch-bundle", "images/web.manifest.xml", "--cloud", "eucarc"], standalone_mode=False)
+    assert caught.value.hint == "Check the access key, its secret and the region, then the same command again."
 
 
 def test_a_certificate_that_anybody_could_have_sent_is_warned_of(tmp_path: Path, everywhere) -> None:

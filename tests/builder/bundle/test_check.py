@@ -239,6 +239,14 @@ def test_why_a_signature_does_not_hold(bundle, user, request, signed_with, alter
     assert found.problems[0].startswith(refused.value.message.removeprefix("p.manifest.xml: "))
 
 
+def test_who_signed_what_was_altered_is_told_and_not_that_others_did_not(bundle, user, cloud):
+    data = altered(manifest.write(bundle[1], user.key))
+    found = inspect(data, where="p.manifest.xml", certificates=[cloud.certificate, user.certificate])
+    assert found.problems == (
+        ALTERED.removeprefix("p.manifest.xml: ").format(fingerprint=user.certificate.fingerprint),
+    )
+
+
 def test_a_signature_that_holds(bundle, user):
     data = manifest.write(bundle[1], user.key)
     assert require_signature(data, user.certificate, where="m").holds
