@@ -13,6 +13,7 @@ namespace of its own, whose loopback counts the bytes. With --far, which has no 
 for 25 ms each way, and emi with one connection is measured beside emi with its four: SSH's window is 2 MiB for each
 channel, so one moves at most 40 MB/s. (The relay ends TCP on either side, so TCP's own windows are not part of it; the
 kernel's netem would be better where there is one.) Needs root.
+There the bytes are counted twice, before and behind the relay.
 """
 
 from __future__ import annotations
@@ -206,6 +207,7 @@ def measure(
             if name == "emi":
                 second, told = timed(command)
                 again.append(second)
+                print(f"  {'emi, unchanged':20} {second.wall:6.2f} s {second.wire / MB:8.1f} MB", flush=True)
                 assert json.loads(told)["digest"] == json.loads(first)["digest"]
     return took, again
 
