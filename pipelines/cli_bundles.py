@@ -22,6 +22,14 @@ else:
 Type = Literal["machine", "kernel", "ramdisk"]
 Compression = Literal["fast", "small"]  # Shape of builder.bundle.records
 Virtualization = Literal["hvm", "paravirtual"]
+Acl = Literal[  # UploadOptions of pipelines.steps.upload
+    "aws-exec-read",
+    "authenticated-read",
+    "bucket-owner-full-control",
+    "bucket-owner-read",
+    "private",
+    "public-read",
+]
 
 ManifestFile = Annotated[Path, typer.Argument(help="The bundle's NAME.manifest.xml.", show_default=False)]
 Parts = Annotated[
@@ -164,7 +172,7 @@ def upload(
         Path | None,
         typer.Option("-d", "--directory", metavar="DIR", help="Where the parts are; by default beside the manifest."),
     ] = None,
-    acl: Annotated[str | None, typer.Option("--acl", help="By default the one that lets the cloud read it.")] = None,
+    acl: Annotated[Acl | None, typer.Option("--acl", help="By default the one that lets the cloud read it.")] = None,
     location: Annotated[str | None, typer.Option("--location", help="Where to make the bucket, if need be.")] = None,
     cloud: CloudName = None,
     json: AsJson = False,

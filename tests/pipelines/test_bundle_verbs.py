@@ -8,11 +8,14 @@ import random
 import subprocess  # noqa: TID251 - openssl, tar and gzip judge what the verbs made
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import typer
 
 from builder.errors import EmiError
-from pipelines import cli
+from pipelines import cli, cli_bundles
+from pipelines.kinds import load
 
 MIB = 1 << 20
 Here = Callable[..., str]
@@ -221,6 +224,19 @@ def test_refusals_are_plain_and_leave_nothing(words, code, says, here: Here, dis
     assert says in caught.value.message
     assert caught.value.exit_code == code
     assert files() == []
+
+
+def test_the_verb_and_the_step_know_the_same_acls() -> None:
+    in_recipes = load("upload").options.model_fields["acl"].annotation
+    assert set(get_args(cli_bundles.Acl)) == set(get_args(in_recipes)) >= {"aws-exec-read"}
+    assert set(get_args(cli_bundles.Compression)) == set(
+        get_args(load("bundle").options.model_fields["compression"].annotation)
+    )
+
+
+def test_no_bucket_is_made_for_an_acl_that_is_none(here: Here, bundled: Path) -> None:
+    with pytest.raises(typer.BadParameter, match="bogus"):
+        here("upload", bundled, "images", "--acl", "bogus")
 
 
 def test_what_is_there_already_is_left_alone(here: Here, bundled: Path, disk: Path, pairs: Path) -> None:
