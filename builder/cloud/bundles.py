@@ -17,9 +17,10 @@ Who else may write there: an object without our marks is never replaced, nor is 
 bundle of the same one, or the same recipe run from elsewhere put there: that run may be at work, or its bundle may be
 registered. Parts that an earlier run of the same recipe here left without a manifest are replaced: the recipe's lock
 says that this run is over. Whatever is put where nothing lay is put with If-None-Match, so that of two writers at the
-same moment one is refused; a service that drops that header (`S3.drops_conditions`) is asked by HEAD right before, and
-the moment between the two remains. A manifest may also be put over one whose claim is ours. After it all parts are
-looked at once more: who wrote between our looking and our writing is found out, and the bundle is not handed on.
+same moment one is refused; a service that drops that header (`S3.drops_conditions`) or refuses it is asked by HEAD
+right before, and the moment between the two remains. A manifest may also be put over one whose claim is ours. After it
+all parts are looked at once more: who wrote between our looking and our writing is found out, and the bundle is not
+handed on.
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ class Delivery:
     def __init__(self, s3: S3, to: Destination, marks: Marks, *, acl: str, progress: Progress = SILENT) -> None:
         self._s3, self._to, self._marks = s3, to, marks
         self._acl, self._progress = acl, progress
+        self._unconditional = s3.drops_conditions  # the service takes If-None-Match for nothing, or refuses it
         self._listed: frozenset[str] | None = None  # the keys under the stem, once they were looked at
         self._seen: dict[str, str] = {}  # key -> the MD5 that its ETag must be, where the service gives MD5s
 
@@ -223,7 +225,7 @@ class Delivery:
                 )
 
     def _find(self, key: str) -> ObjectRecord | None:
-        known = self._listed is not None and key.startswith(self._to.stem) and not self._s3.drops_conditions
+        known = self._listed is not None and key.startswith(self._to.stem) and not self._unconditional
         if known and key not in (self._listed or ()):
             return None  # who puts it there after the listing is noticed by If-None-Match
         return self._s3.head(self._to.bucket, key)
@@ -273,12 +275,15 @@ class Delivery:
 
     def _ask(self, key: str, body: FileSlice, request: dict[str, Any], *, only_if_absent: bool) -> Mapping[str, Any]:
         try:
-            if only_if_absent:
+            if only_if_absent and not self._unconditional:
                 try:
                     return self._s3.send("PutObject", body, **request, IfNoneMatch="*")
                 except CloudError as error:
-                    if error.code not in _UNKNOWN_HEADER:  # of a service that knows no such condition
+                    if error.code not in _UNKNOWN_HEADER:
                         raise
+                self._unconditional = True
+                if self._s3.head(self._to.bucket, key) is not None:
+                    raise CloudConflict(f"s3://{self._to.bucket}/{key} was put there by another a moment ago")
             return self._s3.send("PutObject", body, **request)
         except CloudError as error:
             if error.code == "NotImplemented" and self._acl:

@@ -169,7 +169,7 @@ def _actor(line: Iterator[Scene], heard: list[Any], connections: Sequence[int]) 
             if headers.get("Connection") == "close" or headers.get("X-Then") == "close":
                 self.close_connection = True
 
-        do_GET = do_PUT = do_POST = act  # noqa: N815 - http.server's names
+        do_GET = do_HEAD = do_PUT = do_POST = act  # noqa: N815 - http.server's names
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -10,7 +10,7 @@ import subprocess  # noqa: TID251 - hosts that stop between looking and writing
 import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -322,10 +322,25 @@ def test_a_manifest_whose_answer_was_lost_is_known_as_ours(bench, sandbox):
 
 def test_not_implemented_is_told_as_the_missing_permission_that_it_is(script, tmp_path):
     body = b"<Error><Code>NotImplemented</Code><Message>A header you provided implies functionality</Message></Error>"
-    server = script((200, {}, b"<ListBucketResult/>"), (501, {}, body))
+    server = script((200, {}, b"<ListBucketResult/>"), (501, {}, body), (404, {}, b""), (501, {}, body))
     bench = Bench(Settings(region="r", endpoint_url=server.url, access_key="a", secret_key="s"), tmp_path)
     delivery = Delivery(bench.s3, bench.to(), Marks(claim="c", recipe="r", run="n"), acl=ACL)
     with pytest.raises(CloudDenied, match="these credentials lack s3:PutObjectAcl") as caught:
         delivery.send_all(bench.parts(1))
     assert caught.value.hint == "Grant s3:PutObjectAcl to these credentials, then `emi resume`."
     assert "A header you provided" in caught.value.message
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_service_that_refuses_the_condition_is_asked_before_each_put(script, tmp_path, there):
+    refused = b"<Error><Code>NotImplemented</Code><Message>If-None-Match</Message></Error>"
+    absent, put = (404, {}, b""), (200, {}, b"")
+    foreign = (200, {"ETag": '"0"', "Last-Modified": "Sat, 21 Nov 2026 00:00:00 GMT"}, b"")
+    scenes = [foreign] if there else [absent, put, absent, put]
+    server = script((200, {}, b"<ListBucketResult/>"), (501, {}, refused), *scenes)
+    bench = Bench(Settings(region="r", endpoint_url=server.url, access_key="a", secret_key="s"), tmp_path)
+    delivery = Delivery(bench.s3, bench.to(), Marks(claim="c", recipe="r", run="n"), acl=ACL)
+    with pytest.raises(CloudConflict, match="which something else than emi put there") if there else nullcontext():
+        delivery.send_all(bench.parts(2), workers=1)
+    calls = [f"{method} {dict(headers).get('If-None-Match', '')}".strip() for method, _, headers, _ in server.heard]
+    assert calls == ["GET", "PUT *", *(["HEAD", "HEAD"] if there else ["HEAD", "PUT", "HEAD", "PUT"])]
