@@ -160,8 +160,8 @@ class _Book:
         if not thing.claim:
             return replace(one, why=_UNMARKED[thing.kind], named=True)
         if known is None:
-            registered = thing.kind == "image" and thing.state != "failed"
-            return replace(one, why="the journal here does not know its claim", named=registered)
+            whole = thing.kind == "manifest" or (thing.kind == "image" and thing.state != "failed")
+            return replace(one, why="the journal here does not know its claim", named=whole)
         if (other := _other(thing, known)) is not None:
             return replace(one, why=f"carries the claim of {other}: a copy?", named=True)
         return self._known(one, known)

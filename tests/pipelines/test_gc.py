@@ -223,6 +223,24 @@ def test_what_only_helpers_make_is_found_and_goes_too(place, claim) -> None:
     assert not set(ours) & left
 
 
+def test_a_whole_bundle_of_nobody_goes_by_its_id_only_parts_without_a_manifest_by_all(place, claim) -> None:
+    s3, bucket = place.target.cloud.s3, f"b-{claim.key[:8]}"
+    s3.ensure_bucket(bucket)
+    for name, suffixes in (("whole", ("manifest.xml", "part.0", "part.1")), ("begun", ("part.0",))):
+        for suffix in suffixes:
+            marks = {"emi-claim": claim.token, "emi-manifest": f"{name}.manifest.xml", "emi-recipe": "emi-upload"}
+            s3.put(bucket, f"{name}.{suffix}", b"not read as XML", metadata=marks)
+    everything = Asked(older_than=0, all_=True)
+    whole = [f"s3://{bucket}/whole.{suffix}" for suffix in ("manifest.xml", "part.0", "part.1")]
+    assert [place.judged(one, everything).goes for one in whole] == [False, False, False]
+    assert place.judged(f"s3://{bucket}/begun.part.0", everything).goes
+    assert not place.judged(f"s3://{bucket}/begun.part.0").goes
+    told: list[str] = []
+    place.collector.remove(Asked(older_than=0, ids=frozenset({whole[0]})), told.append)
+    assert told == whole
+    assert [one.key for one in s3.objects(bucket)] == ["begun.part.0"]
+
+
 @pytest.mark.parametrize(
     ("ids", "said"),
     [(("snap-0f0f",), "nothing of that id"), (("ami-1", "snap-0f0f"), "nothing of that id")],
