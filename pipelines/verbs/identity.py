@@ -17,6 +17,7 @@ from pipelines.events import StepProgress
 from pipelines.home import home
 from pipelines.targets import Target, choose, open_target
 
+_LARGEST = 1 << 20  # bytes of a file that is taken for a certificate or a key
 Found = TypeVar("Found")
 
 
@@ -120,6 +121,7 @@ def _needed(found: Found | None, what: str, option: str) -> Found:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(_LARGEST)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error

@@ -133,6 +133,11 @@ def test_info_waits_for_no_pipe_that_lies_in_a_parts_place(here: Here, bundled: 
     assert "WRONG: web.part.02 is named like a part, and the manifest does not list it" in said
 
 
+def test_a_file_without_end_is_no_certificate(here: Here, bundled: Path) -> None:
+    with pytest.raises(EmiError, match="/dev/zero holds no certificate"):
+        here("bundle-info", bundled, "-c", "/dev/zero")
+
+
 def test_info_names_what_does_not_hold(here: Here, bundled: Path, capsys) -> None:
     with open("web.part.01", "r+b") as part:
         part.write(b"x")
