@@ -8,6 +8,7 @@ moved into those partitions. Its cloud-init looks for no cloud, as a vendor's do
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 PATIENCE = 300  # seconds; a boot takes 25 to 60 under TCG on an idle machine
 LABEL = "cloudimg-rootfs"
+# What systemd says on the console of a device, a mount or a swap that fstab names and that is not there.
+NOT_FOUND = r"\[DEPEND\].*|Failed to mount.*|Failed to activate swap.*|Timed out waiting for.*"
 BOOT_UUID, SWAP_UUID = "0b3b6f2a-8f0e-4b52-9d57-6d1a3c9f4b01", "f4d0c1de-3a51-4c2c-8a35-2f6e7b8c9d02"
 # Sectors, as parted showed them in the vendor's image: start and size of /boot and of swap; then comes the root.
 BOOT, SWAP, ROOT_START = (2048, 389_120), (391_168, 2_025_472), 2_416_640
@@ -189,7 +192,9 @@ def test_what_lint_prints_makes_the_vendors_disk_boot(demo, vendors, boot, tmp_p
     console = boot(disk, "bios", cloud_data=True)
     console.expect(r"^\S+ login: $", within=PATIENCE)
     assert " root=LABEL=rootfs ro " in console.log
-    assert "[FAILED]" not in console.log
+    # Lint promises a root that is found and an fstab that holds; a service that a loaded machine starts too late, as
+    # systemd-resolved once was, is none of what it looks at.
+    assert re.findall(NOT_FOUND, console.log) == []
 
 
 @pytest.mark.sweep
