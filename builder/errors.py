@@ -27,6 +27,7 @@
     │   ├── HostKeyWrong          … to prove that it is the one we mean
     │   ├── RemoteFailed          … a command: its status and last lines are in the message
     │   ├── DeviceDoubtful        … to have one device that is surely the right one
+    │   │   └── DeviceAbsent      … or any that could be
     │   ├── WriteLost             … to keep what it said it had written
     │   ├── RemoteAway            … to answer within the time it was given
     │   └── RemoteTrouble         … for now: not there yet, or the connection was cut (retried)
@@ -228,6 +229,12 @@ class DeviceDoubtful(RemoteError):
     """No block device there is surely the one that was meant, or it is in use or not empty. Nothing was written."""
 
     advice = "Compare the list in the message with the volumes attached to that machine; detach what is not needed."
+
+
+class DeviceAbsent(DeviceDoubtful):
+    """No block device there can be the volume: it has not appeared in the time it was given."""
+
+    advice = "Look in the cloud whether the volume is attached to that machine, then run again."
 
 
 class WriteLost(RemoteError):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from builder.errors import DeviceDoubtful, RemoteError
+from builder.errors import DeviceAbsent, DeviceDoubtful, RemoteError
 from builder.remote.abilities import Abilities
 from builder.remote.command import Shell
 from builder.remote.listing import Device, Listing, read
@@ -56,7 +56,7 @@ def find(
         try:
             device, sure = choose(listing, wanted, before)
         except DeviceDoubtful as error:
-            if isinstance(error, NotYet) and time.monotonic() < until:
+            if isinstance(error, DeviceAbsent) and time.monotonic() < until:
                 time.sleep(0.5)
                 continue
             raise DeviceDoubtful(f"{shell.name}: {error.message}\n{listing}") from error
@@ -65,14 +65,10 @@ def find(
         return device
 
 
-class NotYet(DeviceDoubtful):
-    """Nothing that could be the volume is there so far."""
-
-
 def choose(listing: Listing, wanted: Wanted, before: Listing | None) -> tuple[Device, bool]:
     """Return the device, and whether its serial says so (else it is only the one that appeared). Decides, does nothing.
 
-    Raises NotYet and DeviceDoubtful, without the list.
+    Raises DeviceAbsent and DeviceDoubtful, without the list.
     """
     named = [device for device in listing.devices if _names(device, wanted.volume_id)]
     if len(named) > 1:
@@ -80,7 +76,7 @@ def choose(listing: Listing, wanted: Wanted, before: Listing | None) -> tuple[De
     if named:
         return _fit(named[0], wanted), True
     if before is None:
-        raise NotYet(f"no device has the serial of {wanted.volume_id}")
+        raise DeviceAbsent(f"no device has the serial of {wanted.volume_id}")
     if not before.boot_id or before.boot_id != listing.boot_id:
         raise DeviceDoubtful(
             f"no device has the serial of {wanted.volume_id}, and after a new start of the machine names tell nothing"
@@ -88,7 +84,7 @@ def choose(listing: Listing, wanted: Wanted, before: Listing | None) -> tuple[De
     old = {(device.name, device.serial, device.size, device.sequence) for device in before.devices}
     new = [d for d in listing.devices if (d.name, d.serial, d.size, d.sequence) not in old]
     if not new:
-        raise NotYet(f"no device has the serial of {wanted.volume_id}, and none has appeared")
+        raise DeviceAbsent(f"no device has the serial of {wanted.volume_id}, and none has appeared")
     if len(new) > 1:
         raise DeviceDoubtful(f"{', '.join(d.name for d in new)} have appeared, each could be {wanted.volume_id}")
     if new[0].serial and _another_volume(new[0].serial):
