@@ -266,8 +266,9 @@ def sink(directory: Path) -> Iterator[Server]:
 
 def demo_image() -> Path:
     """Return the disk that the demo's bootstrap made; runs the demo if it has not been run."""
+    name = f"version=bench-{int(time.time())}"  # an image of an older recipe may hold the demo's own name
     emi_command = [Path(sys.executable).parent / "emi", "run", ROOT / "recipes" / "debian-12.yaml", "--json"]
-    done = subprocess.run(emi_command, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([*emi_command, "--var", name], stdout=subprocess.PIPE, check=True)
     report = json.loads(Path(json.loads(done.stdout.splitlines()[-1])["report"]).read_text())
     digest = next(step["result"]["digest"] for step in report["steps"] if step["kind"] == "bootstrap")
     algorithm, _, value = digest.partition(":")

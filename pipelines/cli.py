@@ -65,7 +65,12 @@ CloudName = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
 Directory = Annotated[
     Path | None,
-    typer.Option("--directory", metavar="DIR", help="Another sandbox than the one in EMI_HOME.", show_default=False),
+    typer.Option(
+        "--directory",
+        metavar="DIR",
+        help="Another sandbox than EMI_HOME/sandbox: that like Eucalyptus is EMI_HOME/sandbox-eucalyptus.",
+        show_default=False,
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run of this recipe instead of refusing.")]
