@@ -38,7 +38,7 @@ def zstd(data: bytes, *, sized: bool = False) -> bytes:
 
 
 PACKERS = {
-    "gzip": lambda data: gzip.compress(data, 1),
+    "gzip": lambda data: gzip.compress(data, 1, mtime=0),
     "bzip2": lambda data: bz2.compress(data, 1),
     "lzma": lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE, preset=0),
     "xz": lambda data: lzma.compress(data, check=lzma.CHECK_CRC32, preset=0),

@@ -100,7 +100,7 @@ def test_forms_that_kernels_take(data, names):
         (newc("a") + newc("b", data=b"y" * 90)[:150], "is cut off"),
         (newc("a", data=b"070701")[:-124] + b"070701" + b"0" * 50, "is cut off"),
         (PACKERS["gzip"](b"\x53\xef" * 500), "what its gzip data unpacks to is no cpio archive"),
-        (b"\x1f\x8b" + os.urandom(0) + b"\xff" * 99, "its gzip data cannot be read"),
+        (b"\x1f\x8b" + b"\xff" * 99, "its gzip data cannot be read"),
         (b"\x28\xb5\x2f\xfd\x00\xff" + bytes(99), "its zstd data cannot be read"),
         (b"\xfd7zXZ\0" + bytes(99), "its xz data cannot be read"),
         (b"\x5d\0\0" + b"\xff" * 99, "its lzma data cannot be read"),
