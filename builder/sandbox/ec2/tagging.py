@@ -93,7 +93,7 @@ def _describe_tags(cloud: Cloud, caller: Caller, values: Values) -> Values:
 
 def _tagged(cloud: Cloud, caller: Caller) -> Iterator[tuple[str, str, Mapping[str, str]]]:
     """Yield the id, type and tags of everything that the caller has; what is gone or only shared has none."""
-    for kind in _KINDS.values():
+    for kind in dict.fromkeys(_KINDS.values()):  # images have several prefixes
         records: list[Any] = list(cloud.state.all(kind.record).values())
         for record in records:
             if not record.tags or (record.account, record.region) != (caller.account, caller.region):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import shutil
 import sys
@@ -92,11 +93,13 @@ class Loops:
 
 @pytest.fixture
 def loops(tmp_path: Path) -> Iterator[Loops]:
-    """Where loop devices come from."""
-    made = Loops(tmp_path)
-    yield made
-    for path in list(made.made):
-        made.detach(path)
+    """Where loop devices come from; one test at a time: a device of another would have appeared in this one's list."""
+    with open(Path(tempfile.gettempdir()) / "emi-tests-loops.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = Loops(tmp_path)
+        yield made
+        for path in list(made.made):
+            made.detach(path)
 
 
 class Notes:

@@ -59,8 +59,8 @@ def test_a_bundle_becomes_an_image(ec2, identity, upload, bundled, code_of):
         assert [one["ImageId"] for one in found] == [image_id]
     run = ec2.run_instances(ImageId=image_id, MinCount=1, MaxCount=1)["Instances"][0]
     assert (run["RootDeviceType"], run["BlockDeviceMappings"]) == ("instance-store", [])
-    assert code_of(ec2.create_image, InstanceId=run["InstanceId"], Name="again") == "InvalidParameterValue"
     ec2.get_waiter("instance_running").wait(InstanceIds=[run["InstanceId"]], WaiterConfig={"Delay": 0.05})
+    assert code_of(ec2.create_image, InstanceId=run["InstanceId"], Name="again") == "InvalidParameterValue"
     assert code_of(ec2.stop_instances, InstanceIds=[run["InstanceId"]]) == "UnsupportedOperation"
     ec2.deregister_image(ImageId=image_id)
 
