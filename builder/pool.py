@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading  # noqa: TID251 - this is the door
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait  # noqa: TID251 - this is the door
 from queue import SimpleQueue
@@ -176,6 +176,20 @@ class Beside(Background[Result]):
         finally:
             self._stop.set()
             self._thread.join()
+
+
+class Tally(Counter[str]):
+    """How often threads counted each name: a plain `+= 1` loses one where two count a name first at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = Lock()
+
+    def count(self, name: str) -> int:
+        """Count `name` once more; return how often it has been now."""
+        with self._lock:
+            self[name] += 1
+            return self[name]
 
 
 # Locks and per-thread values are handed out here, so that nobody else needs the threading module.

@@ -10,14 +10,13 @@ import hashlib
 import json
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from builder import durable
+from builder import durable, pool
 from builder.cloud.api import Call
 from builder.cloud.claims import Claim
 from builder.errors import EmiError, HostError, InputError, InternalError, Interrupted, UsageError
@@ -91,11 +90,11 @@ class Calls:
     """Counts the calls that a target makes."""
 
     def __init__(self) -> None:
-        self.made: Counter[str] = Counter()
+        self.made = pool.Tally()
 
     def __call__(self, call: Call) -> None:
         """Count one call."""
-        self.made[str(call)] += 1
+        self.made.count(str(call))
 
     def mutations(self) -> int:
         """Return how many of them may have changed something."""

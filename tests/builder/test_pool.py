@@ -6,7 +6,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from builder.pool import Background, Beside, Local, Worker, drain, in_order
+from builder.pool import Background, Beside, Local, Tally, Worker, drain, in_order
 
 
 def test_a_worker_makes_every_call_in_one_thread_and_in_order():
@@ -171,3 +171,18 @@ def test_an_order_that_is_closed_takes_no_more_and_waits_for_what_is_in_flight()
     results.close()
     assert len(taken) == 4
     assert 1 <= len(ended) <= 4
+
+
+def test_counts_of_many_threads_add_up():
+    class Slow(str):
+        """A name during whose looking up and storing others get their turn."""
+
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            time.sleep(0.001)
+            return super().__hash__()
+
+    tally = Tally()
+    drain(lambda _: tally.count(Slow("GetObject")), range(20), workers=4)
+    assert tally == {"GetObject": 20}

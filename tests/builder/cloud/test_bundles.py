@@ -8,7 +8,6 @@ import random
 import secrets
 import subprocess  # noqa: TID251 - hosts that stop between looking and writing
 import sys
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from builder import pool
 from builder.cloud import bundles
 from builder.cloud.api import Call
 from builder.cloud.bundles import Delivery, Destination, Item, Marks
@@ -36,7 +36,7 @@ class Bench:
     settings: Settings
     place: Path
     bucket: str = field(default_factory=lambda: f"emi-{secrets.token_hex(6)}")
-    calls: Counter[str] = field(default_factory=Counter)
+    calls: pool.Tally = field(default_factory=pool.Tally)
     before: dict[tuple[str, int], Callable[[], object]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,8 +44,7 @@ class Bench:
         self.other = S3(self.settings)  # somebody else, or our eyes
 
     def _notice(self, call: Call) -> None:
-        self.calls[call.action] += 1
-        self.before.get((call.action, self.calls[call.action]), lambda: None)()
+        self.before.get((call.action, self.calls.count(call.action)), lambda: None)()
 
     def item(self, name: str, data: bytes, *, algorithm: str = "sha1") -> Item:
         path = self.place / secrets.token_hex(8)

@@ -9,12 +9,12 @@ import pickle
 import secrets
 import subprocess  # noqa: TID251 - a fetch that is killed is a process of its own
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from builder import pool
 from builder.bundle import manifest
 from builder.cloud.fetch_bundle import fetch_bundle
 from builder.cloud.s3 import S3
@@ -32,7 +32,7 @@ class Place:
     """A bucket with a bundle, and what was asked of it; `before[n]` is called before the n-th GetObject."""
 
     def __init__(self, settings, bucket: str = "") -> None:
-        self.calls: Counter[str] = Counter()
+        self.calls = pool.Tally()
         self.before: dict[int, Callable[[], object]] = {}
         self.s3 = S3(settings, on_call=self._notice)
         self.bucket = bucket or f"emi-{secrets.token_hex(6)}"
@@ -54,9 +54,9 @@ class Place:
         return fetch_bundle(self.s3, self.bucket, key, into, **options)
 
     def _notice(self, call) -> None:
-        self.calls[call.action] += 1
+        nth = self.calls.count(call.action)
         if call.action == "GetObject":
-            self.before.pop(self.calls["GetObject"], lambda: None)()
+            self.before.pop(nth, lambda: None)()
 
 
 @pytest.fixture

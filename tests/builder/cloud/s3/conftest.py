@@ -15,7 +15,6 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,7 +213,7 @@ class Place:
 
     def __init__(self, server: Server, bucket: str = "") -> None:
         self.server = server
-        self.calls: Counter[str] = Counter()
+        self.calls = pool.Tally()
         self.before: dict[tuple[str, int], Callable[[], object]] = {}
         self.s3 = S3(server.settings, on_call=self._notice)
         self.bucket = bucket or f"emi-{secrets.token_hex(6)}"
@@ -226,8 +225,7 @@ class Place:
         return Place(self.server.behind(url) if url else self.server, self.bucket)
 
     def _notice(self, call: Call) -> None:
-        self.calls[call.action] += 1
-        self.before.get((call.action, self.calls[call.action]), lambda: None)()
+        self.before.get((call.action, self.calls.count(call.action)), lambda: None)()
 
 
 @pytest.fixture
