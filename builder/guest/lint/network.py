@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from builder.guest import cloudinit
 from builder.guest.lint.rule import Found, Mend, Rule
@@ -16,8 +17,8 @@ _NETWORKD = ("/etc/systemd/network/*.network", "/usr/lib/systemd/network/*.netwo
 _CONNECTIONS = ("/etc/NetworkManager/system-connections/*",)
 _CONFIGS = (*_NETPLAN, *_INTERFACES, *_IFCFG, *_NETWORKD, *_CONNECTIONS)
 _DHCP = re.compile(
-    r"\s*(?:dhcp[46]?\s*:\s*(?:true|yes|on)|iface\s+\S+\s+inet6?\s+(?:dhcp|auto)|BOOTPROTO\s*=\s*[\"']?dhcp"
-    r"|DHCP\s*=\s*(?:yes|true|ipv4|both|v4)|method\s*=\s*auto)",
+    r"\s*(?:(?:.*[{,]\s*)?dhcp[46]?\s*:\s*(?:true|yes|on)|iface\s+\S+\s+inet6?\s+(?:dhcp|auto)"
+    r"|BOOTPROTO\s*=\s*[\"']?dhcp|DHCP\s*=\s*(?:yes|true|on|1|ipv4|both|v4)|method\s*=\s*auto)",
     re.IGNORECASE,
 )
 _STATIC = re.compile(
@@ -38,6 +39,7 @@ _BUS_NAME = re.compile(r"\b(en(?:o\d+|s\d+(?:f\d+)?(?:np\d+)?|p\d+s\d+(?:f\d+)?\
 _ANY_CARD = re.compile(  # by pattern or kind: netplan, ifupdown, networkd, NetworkManager
     r"\s*(?:name\s*:\s*[\"']?\w*\*|(?:auto|allow-\w+|iface)\s+/|Name\s*=.*\*|Type\s*=\s*ether|multi-connect\s*=\s*[23])"
 )
+_NO_CARD = re.compile(r"\s*(?:source|auto\s+lo\s*$|iface\s+lo\s)")  # all there is in Debian's file to begin with
 _NAMED = re.compile(r"\s*(?:(?:auto|allow-hotplug|iface)\s|DEVICE\s*=|Name\s*=|interface-name\s*=|en\w+\s*:\s*$)")
 
 
@@ -49,12 +51,12 @@ def no_dhcp(subject: Subject) -> Iterator[Found]:
     """
     if cloudinit.writes_network(subject.facts):
         return
-    if any(_DHCP.match(line) for path, _, line in subject.lines(*_CONFIGS) if not _loopback(path, line)):
+    if any(_DHCP.match(line) for path, _, line in _of_cards(subject) if not _loopback(path, line)):
         return
     if subject.program("NetworkManager") and not _static(subject):
         return
-    if subject.program("dhcpcd") and not any(subject.lines(*_CONFIGS)):  # alone it asks on every card
-        return
+    if subject.program("dhcpcd") and all(_NO_CARD.match(line) for _, _, line in _of_cards(subject)):
+        return  # alone it asks on every card
     yield Found(
         severity="error",
         what="nothing in the guest asks for an address by DHCP",
@@ -106,7 +108,7 @@ def bus_bound_name(subject: Subject) -> Iterator[Found]:
     """
     if cloudinit.writes_network(subject.facts):
         return
-    if any(_ANY_CARD.match(line) for _, _, line in subject.lines(*_CONFIGS)):
+    if any(_ANY_CARD.match(line) for _, _, line in _of_cards(subject)):
         return
     for path, number, line in subject.lines(*_CONFIGS):
         name = _BUS_NAME.search(line)
@@ -166,8 +168,42 @@ def _static(subject: Subject) -> list[tuple[str, int, str]]:
     ]
 
 
+def _of_cards(subject: Subject) -> Iterator[tuple[str, int, str]]:
+    """Yield the lines of network configurations but for networkd's that no card of a machine matches.
+
+    systemd brings such: for containers (one asks DHCP), tunnels, bridges and wireless cards.
+    """
+    for path, lines in groupby(subject.lines(*_CONFIGS), key=lambda found: found[0]):
+        found = list(lines)
+        if not path.endswith(".network") or _matches_cards(line for _, _, line in found):
+            yield from found
+
+
+def _matches_cards(lines: Iterable[str]) -> bool:
+    """Say whether a .network file can be for a card: one called eth0, ens5 or enp0s3. Source: systemd.network(5)."""
+    section = ""
+    for line in lines:
+        key, _, value = (part.strip() for part in line.partition("="))
+        section = key.lower() if key.startswith("[") else section
+        if section != "[match]":
+            continue
+        words = value.split()
+        match key.lower():
+            case "name" if not any(word[0] in "e*?[!" for word in words):
+                return False
+            case "type" if not {"ether", "!loopback"} & set(words):
+                return False
+            case "kind" | "wlaninterfacetype" | "ssid" if not value.startswith("!"):
+                return False
+            case "virtualization" if value == "container":
+                return False
+            case "driver" if {"veth", "bridge", "tun"} & set(words):
+                return False
+    return True
+
+
 def _loopback(path: str, line: str) -> bool:
-    return path.endswith("ifcfg-lo") or "127." in line or bool(re.match(r"\s*iface\s+lo\s", line))
+    return path.endswith("ifcfg-lo") or bool(re.match(r"\s*iface\s+lo\s|.*(?<![\d.])127\.", line))
 
 
 RULES = (

@@ -165,6 +165,10 @@ BREAKS = [
      "error", "MAC", "/etc/netplan/01.yaml:5"),
     ("bus-bound-name", "aws", broken(DHCP | {"/etc/network/interfaces": b"auto ens3\niface ens3 inet dhcp\n"}),
      "warning", "the card ens3", "/etc/network/interfaces:1"),
+    ("static-address", "aws", broken({"/etc/network/interfaces": b"iface eth0 inet static\n  address 10.127.0.9\n"}),
+     "warning", "fixed address", "/etc/network/interfaces:2"),
+    ("bus-bound-name", "aws", broken(NO_CLOUD_NETWORK | {"/etc/systemd/network/x.network": b"[Match]\nName=ens3\n\n"
+     b"[Network]\nDHCP=yes\n"}), "warning", "the card ens3", "/etc/systemd/network/x.network:2"),
     ("static-resolver", "aws", broken({"/etc/resolv.conf": b"search lab\nnameserver 192.168.7.1\n"}), "warning",
      "name servers", "/etc/resolv.conf:2"),
     ("fixed-hostname", "aws", broken({"/etc/cloud/cloud.cfg.d/x.cfg": b"preserve_hostname: true\n"}), "note",

@@ -64,6 +64,11 @@ FILES: Mapping[str, bytes | str] = {
     "/etc/group": b"root:x:0:\ndaemon:x:1:\n",
     "/usr/sbin/netplan": b"#!/usr/bin/python3\n",
     "/etc/netplan/": b"",
+    # systemd's own, on every guest that has it: they are for no card of a machine.
+    "/usr/lib/systemd/network/80-container-host0.network": b"[Match]\nVirtualization=container\nName=host0\n\n"
+    b"[Network]\nDHCP=yes\n",
+    "/usr/lib/systemd/network/80-container-ve.network": b"[Match]\nName=ve-*\nDriver=veth\n\n"
+    b"[Network]\nAddress=0.0.0.0/28\n",
     "/etc/ssh/sshd_config": b"Include /etc/ssh/sshd_config.d/*.conf\nKbdInteractiveAuthentication no\nUsePAM yes\n",
     "/etc/cloud/cloud.cfg": b"ssh_pwauth: false\ndisable_root: true\n"
     b"system_info: {default_user: {name: debian, sudo: ['ALL=(ALL) NOPASSWD:ALL']}}\n",

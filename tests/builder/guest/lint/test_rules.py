@@ -175,6 +175,23 @@ def test_what_looks_like_a_fault_and_is_none(files):
     assert lint(broken(files), "aws") == ()
 
 
+ASKING = [
+    {"/etc/netplan/x.yaml": b"network: {version: 2, ethernets: {a: {match: {name: e*}, dhcp4: true}}}\n"},
+    {"/etc/systemd/network/x.network": b"[Match]\nType=ether\n\n[Network]\nDHCP=true\n"},
+    {"/etc/systemd/network/x.network": b"[Network]\nDHCP=ipv4\n"},  # for every card
+    {"/usr/lib/systemd/network/zz-default.network": b"[Match]\nName=*\nKind=!*\n\n[Network]\nDHCP=yes\n"},
+    {"/etc/network/interfaces": b"allow-hotplug eth0\niface eth0 inet dhcp\n"},
+    {"/etc/sysconfig/network-scripts/ifcfg-eth0": b"DEVICE=eth0\nBOOTPROTO=dhcp\n"},
+    {"/usr/sbin/NetworkManager": b""},
+    {"/usr/sbin/dhcpcd": b"", "/etc/network/interfaces": b"source interfaces.d/*\nauto lo\niface lo inet loopback\n"},
+]
+
+
+@pytest.mark.parametrize("files", ASKING, ids=lambda files: next(iter(files)))
+def test_a_guest_that_asks_dhcp_by_itself(files):
+    assert lint(broken(breaks.NO_CLOUD_NETWORK | files), "aws") == ()
+
+
 def test_labelled_files_are_well():
     labels = {(path, "security.selinux"): b"system_u:object_r:etc_t:s0" for path in guests.FILES}
     facts = broken({"/etc/selinux/config": b"SELINUX=enforcing\n", POLICY: b"x"}, attributes=labels)
