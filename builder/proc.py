@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess  # noqa: TID251 - this is the door
 import tempfile
 from collections import deque
@@ -32,6 +33,7 @@ PACKAGES: Mapping[str, str] = {
     "sfdisk": "fdisk",
     "sgdisk": "gdisk",
 }
+Process = subprocess.Popen[bytes]
 _TAIL = 2000  # characters of stderr shown in an error: a screenful
 
 
@@ -123,22 +125,24 @@ def follow(
 def start(
     command: Sequence[str],
     *,
-    stdin: bool = False,
+    stdin: bool | socket.socket = False,
     stdout: int = subprocess.DEVNULL,
     stderr: int = subprocess.DEVNULL,
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     outlives_us: bool = False,
-) -> subprocess.Popen[bytes]:
+) -> Process:
     """Start a program in a process group of its own; unless `outlives_us`, the kernel kills it when we die.
 
     The caller ends it with `end`. `setpriv --pdeathsig` (util-linux, essential in Debian) asks the kernel for that,
-    because a `preexec_fn` is unsafe beside threads.
+    because a `preexec_fn` is unsafe beside threads. To the kernel "we" are the thread that calls this: a program that
+    is to live longer than one call is started by a thread that does (`pool.Worker`). `stdin` is a pipe if true, nothing
+    if false, or a socket to be its descriptor 0.
     """
     prefix = [] if outlives_us else ["setpriv", "--pdeathsig", "KILL", "--"]
     return subprocess.Popen(
         [*prefix, *command],
-        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+        stdin=stdin.fileno() if isinstance(stdin, socket.socket) else subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
         env=_with_sbin({**os.environ, **(environment or {})}),
@@ -147,7 +151,7 @@ def start(
     )
 
 
-def end(process: subprocess.Popen[bytes], *, grace: float = 2) -> None:
+def end(process: Process, *, grace: float = 2) -> None:
     """End a program we started and everything in its process group; return when it is gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:

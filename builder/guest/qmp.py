@@ -21,16 +21,17 @@ Event = Mapping[str, Any]
 class Monitor:
     """A conversation with one running qemu."""
 
-    def __init__(self, path: Path) -> None:
-        """Connect to the socket at `path`, which qemu is listening on. Raises GuestError."""
+    def __init__(self, place: Path | socket.socket) -> None:
+        """Talk over a connected socket, or connect to one that qemu is listening on. Raises GuestError."""
         self.events: list[Event] = []
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket = place if isinstance(place, socket.socket) else socket.socket(socket.AF_UNIX)
         self._socket.settimeout(_PATIENCE)
-        try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            raise GuestError(f"qemu's control socket {path} does not answer: {error.strerror}") from error
+        if isinstance(place, Path):
+            try:
+                self._socket.connect(str(place))
+            except OSError as error:
+                self._socket.close()
+                raise GuestError(f"qemu's control socket {place} does not answer: {error.strerror}") from error
         self._stream = self._socket.makefile("rwb")
         self._read()  # the greeting
         self.execute("qmp_capabilities")
