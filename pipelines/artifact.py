@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -16,6 +16,10 @@ class _Artifact(BaseModel):
     def digests(self) -> tuple[str, ...]:
         """Return every digest in the store that reading the artifact needs; none for what lies in a cloud."""
         return ()
+
+    def identity(self) -> dict[str, Any]:
+        """Return, as JSON values, what of it counts in the keys of the steps that take it: all that does not pass."""
+        return self.model_dump(mode="json")
 
 
 class File(_Artifact):
@@ -139,5 +143,59 @@ class MachineImage(_Artifact):
     snapshot_ids: tuple[str, ...] = ()
 
 
-AnyArtifact = File | ImageFile | Bundle | BundleLocation | Snapshot | MachineImage
+class Helper(_Artifact):
+    """A running instance that lets us in, for as long as it is leased: how to reach it. It holds no secret.
+
+    Which one it is counts in nobody's key.
+    """
+
+    noun: ClassVar[str] = "a helper instance"
+    kind: Literal["helper"] = "helper"
+    instance_id: str
+    address: str = Field(description="where its SSH answers")
+    port: int = 22
+    user: str
+    key_file: str = Field(description="path of the private key's file; a relative one begins in EMI_HOME")
+    host_keys: tuple[str, ...] = Field(description="public host keys that may answer: `ssh-ed25519 AAAA…`")
+    known_hosts: str | None = Field(default=None, description="a file that is asked where no host key is pinned")
+    zone: str = Field(description="its availability zone: a volume must lie in the same one")
+    ours: bool = Field(default=True, description="launched by emi, so that it may be restarted and terminated")
+
+    def identity(self) -> dict[str, Any]:
+        """Return its kind alone."""
+        return {"kind": self.kind}
+
+
+class Volume(_Artifact):
+    """A volume for as long as it is leased; with `content` it is the result of a step that wrote into it.
+
+    Such a result holds as long as the volume does and nothing else is written into it. What counts in keys is what
+    a snapshot of it is made of, not which volume it is nor where it is attached.
+    """
+
+    noun: ClassVar[str] = "a volume"
+    kind: Literal["volume"] = "volume"
+    volume_id: str
+    size: int = Field(description="GiB")
+    zone: str
+    encrypted: bool = False
+    kms_key_id: str | None = None
+    helper: Helper | None = Field(default=None, description="the instance that it is attached to")
+    device: str = Field(default="", description="its block device there: `/dev/…`; empty where it is not attached")
+    content: str | None = Field(default=None, description="`blocks:HEX` of the bytes that were written and read back")
+    blocks: int | None = Field(default=None, description="blocks of 512 KiB of them that hold data")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what does not pass with the volume."""
+        kept = {"kind", "size", "encrypted", "kms_key_id", "content"}
+        return self.model_dump(mode="json", include=kept)
+
+    def at(self, lease: Volume) -> Volume:
+        """Return it as it is reached now, where `lease` says that it is attached."""
+        return self.model_copy(update={"helper": lease.helper, "device": lease.device, "zone": lease.zone})
+
+
+TRANSIENT = (Helper, Volume)  # what passes when the lease that it is or lies in is released
+
+AnyArtifact = File | ImageFile | Bundle | BundleLocation | Snapshot | MachineImage | Helper | Volume
 ARTIFACT: TypeAdapter[AnyArtifact] = TypeAdapter(Annotated[AnyArtifact, Field(discriminator="kind")])

@@ -28,6 +28,7 @@ from builder.guest.lint.rule import SEVERITIES, Rule
 from builder.guest.lint.subject import TARGETS
 from builder.units import format_size
 from pipelines import kinds, values
+from pipelines.lease import LeaseStep
 from pipelines.recipe import problems
 from pipelines.schema import schema_page
 from pipelines.step import CloudStep, GuestStep, LocalStep, Reference, Shorthand, Step
@@ -37,6 +38,7 @@ _SHAPES: Mapping[type[Step[Any]], str] = {
     LocalStep: "works on this machine",
     GuestStep: "works inside an image, in the appliance; neighbours share one launch of it",
     CloudStep: "makes one thing in the cloud, exactly once",
+    LeaseStep: "holds one thing in the cloud for as long as later steps need it",
     Shorthand: "stands for several steps, which `emi plan` shows one by one",
 }
 _PLAIN: Mapping[Any, str] = {

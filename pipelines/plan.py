@@ -16,7 +16,17 @@ from typing import Any
 
 from builder.cloud.api import Call
 from builder.cloud.claims import RECIPE_TAG, Claim
-from pipelines.artifact import AnyArtifact, Bundle, BundleLocation, File, ImageFile, MachineImage, Snapshot
+from pipelines.artifact import (
+    AnyArtifact,
+    Bundle,
+    BundleLocation,
+    File,
+    Helper,
+    ImageFile,
+    MachineImage,
+    Snapshot,
+    Volume,
+)
 from pipelines.journal import Abandon, Effect, Intent, Journal, Result
 from pipelines.recipe import Recipe, StepItem
 from pipelines.recipe.parts import PARTS, pick, split
@@ -131,7 +141,7 @@ def ingredients(recipe: Recipe, node: Node, inputs: Inputs, pins: Mapping[str, A
             for item in node.items
         ],
         "inputs": {
-            name: artifact.model_dump(mode="json")
+            name: artifact.identity()
             for name, artifact in {"source": inputs.source, **inputs.named}.items()
             if artifact
         },
@@ -318,7 +328,7 @@ def _name(artifact: AnyArtifact) -> str:
             return artifact.manifest.digest
         case BundleLocation():
             return artifact.location
-        case Snapshot():
-            return artifact.snapshot_id
-        case MachineImage():
-            return artifact.image_id
+        case (
+            Snapshot(snapshot_id=name) | MachineImage(image_id=name) | Helper(instance_id=name) | Volume(volume_id=name)
+        ):
+            return name

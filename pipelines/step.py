@@ -1,10 +1,12 @@
-"""The three shapes of a step. A step kind is one file in `steps/` with one class that fits one of them.
+"""The four shapes of a step. A step kind is one file in `steps/` with one class that fits one of them.
 
     LocalStep   makes a file                     after a crash its scratch is thrown away (or continued by the step)
     GuestStep   returns edits as values          neighbours share one appliance launch; scratch is thrown away
     CloudStep   find / start / finish            adopted by claim, else created; `finish` is re-entrant
+    LeaseStep   find / acquire / ready / release adopted by claim, else created; is there only while others need it
 
-A Shorthand is a kind too, but never run: the steps it stands for take its place while the recipe is read.
+LeaseStep is in lease.py. A Shorthand is a kind too, but never run: the steps it stands for take its place while the
+recipe is read.
 
 A step is stateless. Everything it may know comes as an argument: its options, its inputs, and where it works.
 """
@@ -16,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,7 +32,10 @@ from builder.guest.overlay import Layer
 from builder.guest.session import Session
 from builder.image.stream import ImageReader
 from builder.progress import Progress
-from pipelines.artifact import AnyArtifact, File, ImageFile, ImageFormat
+from pipelines.artifact import AnyArtifact, File, Helper, ImageFile, ImageFormat
+
+if TYPE_CHECKING:
+    from builder.remote.command import Shell
 
 
 class Options(BaseModel):
@@ -118,6 +123,10 @@ def _nowhere(name: str | None) -> Site:
     raise UsageError(f"no cloud {name or ''} can be reached from here")
 
 
+def _unreachable(helper: Helper) -> AbstractContextManager[Shell]:
+    raise UsageError(f"nothing here logs in to {helper.instance_id}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outside:
     """How a step looks at the world before anything runs: to pin what the recipe leaves open."""
@@ -132,15 +141,17 @@ class Outside:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Where and with what one execution of a local or cloud step works."""
+    """Where and with what one execution of a local or cloud step, or a lease, works."""
 
-    scratch: Path  # an empty directory, or what the same step's killed execution left there
+    # An empty directory, or what the same step's killed execution left there; of a lease what was kept for it.
+    scratch: Path
     outside: Outside
     pins: Mapping[str, Any]
     progress: Progress
     epoch: int | None = None  # SOURCE_DATE_EPOCH, seconds
     labels: Mapping[str, str] = field(default_factory=dict)  # tags for whatever the step makes in a cloud
-    claim: Claim | None = None  # of a cloud step: what it makes carries the claim's token
+    claim: Claim | None = None  # of a cloud step or a lease: what it makes carries the claim's token
+    intended: float | None = None  # of a lease: when it was first claimed so, if by an earlier attempt (epoch seconds)
     run: str = ""  # the run that works; what it makes says so
     # Whether another run, by its id, was one of this recipe on this cloud from this EMI_HOME: it is over then.
     is_over: Callable[[str], bool] = field(default=lambda _: False)
@@ -149,6 +160,8 @@ class Work:
     early: Callable[[str, File], None] = field(default=lambda _manifest, _part: None)
     # For a look inside an image: the appliance that launches for the guest steps to come, or None where there is none.
     appliance: Callable[[ImageFile], AbstractContextManager[Session | None]] = field(default=lambda _: nullcontext())
+    # Logs in to a helper: commands there until the block ends, over a connection that is made again after a cut.
+    remote: Callable[[Helper], AbstractContextManager[Shell]] = field(default=_unreachable)
 
     @property
     def store(self) -> Store:
@@ -192,6 +205,8 @@ class Step(ABC, Generic[Opts]):
     returns: ClassVar[type[AnyArtifact]]
     revision: ClassVar[int] = 1
     hands_on: ClassVar[bool] = False  # True: the result is the input as it came, with what is beside its image
+    # True: the result depends on what the helper is, so what its lease is made of counts in the key.
+    helper_matters: ClassVar[bool] = False
 
     def pin(self, options: Opts, outside: Outside) -> Mapping[str, Any]:
         """Return, as JSON values, what the recipe leaves open and the key must hold: a checksum, a server's ETag.
@@ -214,7 +229,12 @@ class Step(ABC, Generic[Opts]):
 
 
 class LocalStep(Step[Opts]):
-    """Makes a file in scratch and seals it into the store."""
+    """Makes a file in scratch and seals it into the store; or works on a helper, by `work.remote`.
+
+    A Volume among its inputs is attached. A step that returns a Volume has written into one of them, and returns that
+    one with its `content`; it is called again when the volume passes before a step that needs the content has run, and
+    then finds in the volume what is there.
+    """
 
     continues: ClassVar[bool] = False  # True: a killed execution's scratch is handed to the next one, not emptied
 
@@ -251,7 +271,7 @@ class Before:
     named: Mapping[str, Foreseen] = field(default_factory=dict)
 
 
-_NOTHING = Before()
+NOTHING = Before()
 
 
 class Forerunner(Protocol):
@@ -276,7 +296,7 @@ class CloudStep(Step[Opts]):
         """Return every kind of API call that preflight, find, start, finish and present may make."""
 
     def preflight(
-        self, options: Opts, cloud: Cloud, may_be_ours: Callable[[str], bool], before: Before = _NOTHING
+        self, options: Opts, cloud: Cloud, may_be_ours: Callable[[str], bool], before: Before = NOTHING
     ) -> None:
         """Raise now, before anything is spent, what `start` would be refused for later. Only reads.
 

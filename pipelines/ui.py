@@ -31,7 +31,18 @@ from rich.text import Text
 from builder.errors import EmiError, HostError, UsageError
 from builder.pool import Lock
 from builder.units import format_size
-from pipelines.artifact import ARTIFACT, AnyArtifact, Bundle, BundleLocation, File, ImageFile, MachineImage, Snapshot
+from pipelines.artifact import (
+    ARTIFACT,
+    AnyArtifact,
+    Bundle,
+    BundleLocation,
+    File,
+    Helper,
+    ImageFile,
+    MachineImage,
+    Snapshot,
+    Volume,
+)
 from pipelines.events import (
     Event,
     RunFinished,
@@ -65,8 +76,20 @@ def summary(artifact: AnyArtifact) -> str:
         case Snapshot():
             proven = "read back and equal" if artifact.verified else "not read back"
             return f"{artifact.snapshot_id}, {artifact.volume_size} GiB, {artifact.blocks} blocks, {proven}"
+        case MachineImage() | Helper() | Volume():
+            return _thing(artifact)
+
+
+def _thing(artifact: MachineImage | Helper | Volume) -> str:
+    match artifact:
         case MachineImage():
             return f"{artifact.image_id} `{artifact.name}`"
+        case Helper():
+            return f"{artifact.instance_id}, {artifact.user}@{artifact.address}"
+        case Volume():
+            where = f", {artifact.device} of {artifact.helper.instance_id}" if artifact.helper else ""
+            held = f", {_short(artifact.content)}" if artifact.content else ""
+            return f"{artifact.volume_id}, {artifact.size} GiB{where}{held}"
 
 
 def summary_of(stored: Mapping[str, Any]) -> str:
