@@ -21,7 +21,6 @@ else:
 
 Type = Literal["machine", "kernel", "ramdisk"]
 Compression = Literal["fast", "small"]  # Shape of builder.bundle.records
-Virtualization = Literal["hvm", "paravirtual"]
 Acl = Literal[  # UploadOptions of pipelines.steps.upload
     "aws-exec-read",
     "authenticated-read",
@@ -54,11 +53,28 @@ Architecture = Annotated[
 CloudName = Annotated[
     str | None, typer.Option("--cloud", metavar="NAME", help="The cloud it is for; `emi run` has the same.")
 ]
+ImageName = Annotated[str, typer.Option("-n", "--name", metavar="NAME", help="The image's name in the cloud.")]
+Description = Annotated[str, typer.Option("--description", metavar="TEXT", help="The image's description.")]
+Virtualization = Annotated[
+    Literal["hvm", "paravirtual"] | None,
+    typer.Option("--virtualization-type", help="By default paravirtual with a kernel, hvm without."),
+]
+Kernel = Annotated[str | None, typer.Option("--kernel", metavar="ID", help="The kernel that it is to boot with.")]
+Ramdisk = Annotated[str | None, typer.Option("--ramdisk", metavar="ID", help="The ramdisk that it is to boot with.")]
+KernelToInstall = Annotated[
+    str | None, typer.Option("--kernel", metavar="FILE|ID", help="The kernel: a file to install before it, or an id.")
+]
+RamdiskToInstall = Annotated[
+    str | None, typer.Option("--ramdisk", metavar="FILE|ID", help="The ramdisk: a file to install before it, or an id.")
+]
 Mappings = Annotated[
     list[str] | None,
     typer.Option("-B", "--block-device-mapping", metavar="VIRTUAL=DEVICE", help="ephemeral0=sdb; repeatable."),
 ]
 Platform = Annotated[Literal["windows"] | None, typer.Option("--platform", help="windows, for clouds that ask for it.")]
+Compressed = Annotated[Compression, typer.Option("--compression", help="small is slower, for slow lines.")]
+OnlyPlan = Annotated[bool, typer.Option("--plan", help="Only show which steps it takes.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run of the same instead of refusing.")]
 Unsigned = Annotated[bool, typer.Option("--unsigned", help="Take it whoever signed it, and if nobody did.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
 
@@ -73,21 +89,19 @@ def bundle(
         Path, typer.Option("-d", "--destination", metavar="DIR", help="Where manifest and parts go.")
     ] = Path(),
     arch: Architecture = "x86_64",
-    kind: Annotated[Type, typer.Option("--type", help="What the file is.")] = "machine",
+    kind: Annotated[
+        Type, typer.Option("--type", help="What the file is; euca2ools' `--kernel true` says it too.")
+    ] = "machine",
     disk_format: Annotated[
         Literal["raw", "qcow2"] | None, typer.Option("--format", help="The file's, where its first bytes do not tell.")
     ] = None,
-    kernel: Annotated[
-        str | None, typer.Option("--kernel", metavar="ID", help="The kernel it boots; `true`: it is one itself.")
-    ] = None,
-    ramdisk: Annotated[
-        str | None, typer.Option("--ramdisk", metavar="ID", help="The ramdisk it boots; `true`: it is one itself.")
-    ] = None,
+    kernel: Kernel = None,
+    ramdisk: Ramdisk = None,
     mapping: Mappings = None,
     product_code: Annotated[
         list[str] | None, typer.Option("--product-code", metavar="CODE", help="A product code; repeatable.")
     ] = None,
-    compression: Annotated[Compression, typer.Option(help="small is slower, for slow lines.")] = "fast",
+    compression: Compressed = "fast",
     reproducible: Annotated[
         bool, typer.Option("--reproducible", help="The same parts each time, not a key drawn by chance.")
     ] = False,
@@ -197,12 +211,8 @@ def fetch_bundle(
 def migrate_manifest(
     manifest: ManifestFile,
     *,
-    kernel: Annotated[
-        str | None, typer.Option("--kernel", metavar="ID", help="The kernel that takes the place of the one in it.")
-    ] = None,
-    ramdisk: Annotated[
-        str | None, typer.Option("--ramdisk", metavar="ID", help="The ramdisk that takes the place of the one in it.")
-    ] = None,
+    kernel: Kernel = None,
+    ramdisk: Ramdisk = None,
     no_mapping: Annotated[bool, typer.Option("--no-mapping", help="Leave kernel and ramdisk as they are.")] = False,
     made_by: Annotated[
         str | None, typer.Option("--from", metavar="NAME", help="The cloud whose account made it; by default --cloud.")
@@ -233,28 +243,19 @@ def migrate_manifest(
 
 def install_image(
     image: Annotated[Path, typer.Argument(help="A disk image, packed or not.", show_default=False)],
-    name: Annotated[str, typer.Option("-n", "--name", metavar="NAME", help="The image's name in the cloud.")],
+    name: ImageName,
     bucket: Annotated[str, typer.Option("-b", "--bucket", metavar="BUCKET[/PREFIX]", help="Where the bundle goes.")],
     *,
-    description: Annotated[str, typer.Option("--description", metavar="TEXT", help="The image's description.")] = "",
+    description: Description = "",
     arch: Architecture = "x86_64",
-    virtualization: Annotated[
-        Virtualization | None,
-        typer.Option("--virtualization-type", help="By default paravirtual with a kernel, hvm without."),
-    ] = None,
-    kernel: Annotated[
-        str | None,
-        typer.Option("--kernel", metavar="FILE|ID", help="The kernel: a file to install before it, or an id."),
-    ] = None,
-    ramdisk: Annotated[
-        str | None,
-        typer.Option("--ramdisk", metavar="FILE|ID", help="The ramdisk: a file to install before it, or an id."),
-    ] = None,
+    virtualization: Virtualization = None,
+    kernel: KernelToInstall = None,
+    ramdisk: RamdiskToInstall = None,
     mapping: Mappings = None,
     platform: Platform = None,
-    compression: Annotated[Compression, typer.Option(help="small is slower, for slow lines.")] = "fast",
-    plan: Annotated[bool, typer.Option("--plan", help="Only show which steps it takes.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for another run of the same instead of refusing.")] = False,
+    compression: Compressed = "fast",
+    plan: OnlyPlan = False,
+    wait: Wait = False,
     cloud: CloudName = None,
     json: AsJson = False,
 ) -> None:
@@ -271,18 +272,15 @@ def install_image(
 
 def register(
     manifest: Annotated[str, typer.Argument(metavar="BUCKET/MANIFEST", help="The manifest's key.", show_default=False)],
-    name: Annotated[str, typer.Option("-n", "--name", metavar="NAME", help="The image's name in the cloud.")],
+    name: ImageName,
     *,
-    description: Annotated[str, typer.Option("--description", metavar="TEXT", help="The image's description.")] = "",
-    virtualization: Annotated[
-        Virtualization | None,
-        typer.Option("--virtualization-type", help="By default paravirtual with a kernel, hvm without."),
-    ] = None,
-    kernel: Annotated[str | None, typer.Option("--kernel", metavar="ID", help="The kernel it boots with.")] = None,
-    ramdisk: Annotated[str | None, typer.Option("--ramdisk", metavar="ID", help="The ramdisk it boots with.")] = None,
+    description: Description = "",
+    virtualization: Virtualization = None,
+    kernel: Kernel = None,
+    ramdisk: Ramdisk = None,
     platform: Platform = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only show which steps it takes.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for another run of the same instead of refusing.")] = False,
+    plan: OnlyPlan = False,
+    wait: Wait = False,
     cloud: CloudName = None,
     json: AsJson = False,
 ) -> None:
