@@ -210,6 +210,29 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+BUNDLES = """
+name: bundles
+vars:
+  n: {type: int}
+  disk: {type: string}
+steps:
+  - download: {url: "file://{disk}"}
+  - bundle: {name: "root-{n}", part_size: 512 KiB}
+  - upload: {bucket: "bundles-{n}", prefix: images}
+  - register: {name: "bundles-{n}"}
+outputs:
+  image: register.image_id
+"""
+
+
+@pytest.fixture
+def bundles_recipe(tmp_path: Path) -> Path:
+    """A recipe that bundles, uploads and registers `{disk}`: bucket and image `bundles-{n}`, in it images/root-{n}."""
+    path = tmp_path / "bundles.yaml"
+    path.write_text(BUNDLES)
+    return path
+
+
 @dataclass(frozen=True)
 class Shelf:
     """What one of emi's sandboxes holds of bundles, seen with boto3 and the list of calls made."""

@@ -10,19 +10,6 @@ from typing import Any
 
 import pytest
 
-RECIPE = """
-name: bundles
-vars:
-  n: {type: int}
-  disk: {type: string}
-steps:
-  - download: {url: "file://{disk}"}
-  - bundle: {name: "root-{n}", part_size: 512 KiB}
-  - upload: {bucket: "bundles-{n}", prefix: images}
-  - register: {name: "bundles-{n}"}
-outputs:
-  image: register.image_id
-"""
 MUTATING = re.compile(r"(before|after) (journal:|s3:(PutObject|CreateBucket)|ec2:(Register|CreateTags))|bundle")
 # Where something is begun or committed: the key, a part on its way early, the manifest, the image without its tag.
 CHOSEN = {
@@ -91,11 +78,9 @@ class Subject:
 
 
 @pytest.fixture(params=PERSONALITIES)
-def subject(request, emi, shelf: Callable[[str], Any], small_root, tmp_path) -> Subject:
-    recipe = tmp_path / "bundles.yaml"
-    recipe.write_text(RECIPE)
+def subject(request, emi, shelf: Callable[[str], Any], small_root, bundles_recipe) -> Subject:
     cloud = "sandbox" if request.param == "aws" else f"sandbox:{request.param}"
-    return Subject(emi=emi, shelf=shelf(request.param), recipe=recipe, disk=small_root, cloud=cloud)
+    return Subject(emi=emi, shelf=shelf(request.param), recipe=bundles_recipe, disk=small_root, cloud=cloud)
 
 
 @pytest.mark.timeout(600)

@@ -6,19 +6,6 @@ import pytest
 
 from builder.sandbox.faults import client
 
-RECIPE = """
-name: bundles
-vars:
-  n: {type: int}
-  disk: {type: string}
-steps:
-  - download: {url: "file://{disk}"}
-  - bundle: {name: "root-{n}", part_size: 512 KiB}
-  - upload: {bucket: "bundles-{n}", prefix: images}
-  - register: {name: "bundles-{n}"}
-outputs:
-  image: register.image_id
-"""
 EFFECTS = ("throttle", "internal-error", "unavailable", "reset", "lost", "reset-body")
 CALLS = {
     "s3": ("CreateBucket", "HeadBucket", "HeadObject", "ListObjects", "PutObject"),
@@ -31,16 +18,14 @@ assert len(TABLE) == 48
 @pytest.mark.sweep
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("personality", ["aws", "eucalyptus"])
-def test_whatever_fails_there_is_one_image_of_a_whole_bundle(personality, emi, shelf, small_root, tmp_path):
-    recipe = tmp_path / "bundles.yaml"
-    recipe.write_text(RECIPE)
+def test_whatever_fails_there_is_one_image_of_a_whole_bundle(personality, emi, shelf, small_root, bundles_recipe):
     seen = shelf(personality)
     cloud = "sandbox" if personality == "aws" else f"sandbox:{personality}"
     acted = 0
     for number, (effect, service, call) in enumerate(TABLE, start=1):
         told, bucket = (number, effect, call), f"bundles-{number}"
         client.put(seen.endpoint, [{"effect": effect, "service": service, "call": call, "first": 2}])
-        done = emi("run", recipe, "--var", f"disk={small_root}", "--var", f"n={number}", "--cloud", cloud)
+        done = emi("run", bundles_recipe, "--var", f"disk={small_root}", "--var", f"n={number}", "--cloud", cloud)
         acted += sum(row.acted > 0 for row in client.rows(seen.endpoint))
         client.clear(seen.endpoint)
         assert done.code == 0, (told, done.err)

@@ -13,7 +13,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
-from pipelines.recipe import RecipeError, load
+from pipelines.kinds import BUILT_IN
+from pipelines.recipe import Recipe, RecipeError, load
 from pipelines.step import Options, Reference, Step
 from pipelines.values import Size
 
@@ -118,6 +119,37 @@ class FourKinds:
 @pytest.fixture(scope="session")
 def kinds() -> FourKinds:
     return FourKinds()
+
+
+class MoreKinds:
+    """emi's own kinds and some more."""
+
+    def __init__(self, more: Mapping[str, type[Step[Any]]]) -> None:
+        self.more = more
+
+    def names(self) -> tuple[str, ...]:
+        return (*BUILT_IN.names(), *self.more)
+
+    def load(self, kind: str) -> Step[Any]:
+        return self.more[kind]() if kind in self.more else BUILT_IN.load(kind)
+
+
+@pytest.fixture
+def more_kinds(request: pytest.FixtureRequest) -> MoreKinds:
+    """emi's own kinds and those in the test file's `MORE`."""
+    return MoreKinds(request.module.MORE)
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more_kinds: MoreKinds) -> Callable[[str], Recipe]:
+    """Load a recipe of a download and the steps given, which may be of `more_kinds`."""
+
+    def read(steps: str) -> Recipe:
+        monkeypatch.chdir(tmp_path)
+        Path("x.yaml").write_text(f"name: x\nsteps:\n  - download: {{url: file:///x.raw}}\n{steps}")
+        return load(Path("x.yaml"), kinds=more_kinds)
+
+    return read
 
 
 @pytest.fixture

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import pytest
 from pydantic import Field
 
 from pipelines.artifact import File, MachineImage, Snapshot
-from pipelines.kinds import BUILT_IN
 from pipelines.plan import arrange
 from pipelines.recipe import Recipe, RecipeError, load
 from pipelines.step import Meant, Options, Reference, Shorthand, Step, its
-
-BASE = """\
-name: x
-steps:
-  - download: {url: file:///x.raw}
-"""
 
 
 class PublishOptions(Options):
@@ -45,29 +38,8 @@ class Publish(Shorthand[PublishOptions]):
         )
 
 
-class Kinds:
-    """emi's own kinds and one more."""
-
-    more: ClassVar[dict[str, type[Step[Any]]]] = {"publish": Publish}
-
-    def names(self) -> tuple[str, ...]:
-        return (*BUILT_IN.names(), *self.more)
-
-    def load(self, kind: str) -> Step[Any]:
-        return self.more[kind]() if kind in self.more else BUILT_IN.load(kind)
-
-
+MORE: dict[str, type[Step[Any]]] = {"publish": Publish}
 Read = Callable[[str], Recipe]
-
-
-@pytest.fixture
-def read(tmp_path: Path, monkeypatch) -> Read:
-    def read(steps: str) -> Recipe:
-        monkeypatch.chdir(tmp_path)
-        Path("x.yaml").write_text(BASE + steps)
-        return load(Path("x.yaml"), kinds=Kinds())
-
-    return read
 
 
 def test_its_steps_take_its_place_each_under_an_id_of_its_own(read: Read) -> None:
@@ -141,8 +113,8 @@ def test_problems_stand_on_the_authors_own_lines(steps: str, says: str, read: Re
     assert says in str(caught.value)
 
 
-def test_without_a_step_before_it(tmp_path: Path) -> None:
+def test_without_a_step_before_it(tmp_path: Path, more_kinds: Any) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("name: x\nsteps:\n  - publish: {name: web}\n")
     with pytest.raises(RecipeError, match="step `publish` takes a file, but no step comes before it"):
-        load(path, kinds=Kinds())
+        load(path, kinds=more_kinds)

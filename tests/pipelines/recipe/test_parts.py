@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import pytest
 from pydantic import Field
 
 from builder.errors import InputError
 from pipelines.artifact import File, ImageFile
-from pipelines.kinds import BUILT_IN
 from pipelines.plan import arrange, bind, by_id
-from pipelines.recipe import Output, Recipe, RecipeError, load
+from pipelines.recipe import Output, RecipeError
 from pipelines.recipe.parts import PARTS, pick, split
 from pipelines.step import GuestStep, LocalStep, Options, Reference, Step
 
-BASE = """\
-name: x
-steps:
-  - download: {url: file:///x.raw}
-"""
 KERNEL = File(digest="sha256:" + "1" * 64, size=1, name="kernel")
 IMAGE = ImageFile(digest="blocks:" + "2" * 64, format="raw", virtual_size=1 << 30, kernel=KERNEL)
 
@@ -57,29 +49,7 @@ class Measure(Pack):
     accepts = (ImageFile,)
 
 
-class Kinds:
-    """emi's own kinds and three more."""
-
-    more: ClassVar[dict[str, type[Step[Any]]]] = {"measure": Measure, "pack": Pack, "rebuild": Rebuild}
-
-    def names(self) -> tuple[str, ...]:
-        return (*BUILT_IN.names(), *self.more)
-
-    def load(self, kind: str) -> Step[Any]:
-        return self.more[kind]() if kind in self.more else BUILT_IN.load(kind)
-
-
-Read = Callable[[str], Recipe]
-
-
-@pytest.fixture
-def read(tmp_path: Path, monkeypatch) -> Read:
-    def read(steps: str) -> Recipe:
-        monkeypatch.chdir(tmp_path)
-        Path("x.yaml").write_text(BASE + steps)
-        return load(Path("x.yaml"), kinds=Kinds())
-
-    return read
+MORE: dict[str, type[Step[Any]]] = {"measure": Measure, "pack": Pack, "rebuild": Rebuild}
 
 
 def test_a_step_takes_a_part_as_its_source_and_in_its_options(read):
