@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ class Monitor:
 
     def close(self) -> None:
         """Hang up."""
-        self._stream.close()
+        with suppress(OSError):  # a command that never left, to a qemu that is gone
+            self._stream.close()
         self._socket.close()
 
     def _read(self) -> dict[str, Any]:

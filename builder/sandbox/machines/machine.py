@@ -8,7 +8,7 @@ machine opens, reads and writes them, and never makes, moves or removes one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -70,7 +70,7 @@ class MachineSpec:
     `destroy`; its name must be the instance's id, its parent the driver's directory. `disks` begins with the root.
     With `kernel` the machine boots that kernel with `ramdisk` and `command_line` (images with a kernel of their own),
     else what the root's boot loader is, by `firmware`. `metadata` is asked again for each request of the guest, and
-    once at the start for the keys that a light machine lets in. `address` (127.x.y.z) is taken if it is free, else any.
+    at the start; it is called from threads of the machine. `address` (127.x.y.z) is taken if it is free, else any.
     """
 
     instance_id: str
@@ -86,6 +86,11 @@ class MachineSpec:
     command_line: str = ""
     address: str | None = None
     forwards: tuple[Forward, ...] = ()
+
+    def facts(self, address: str) -> Metadata:
+        """Return the metadata of a machine with that address, as it is now."""
+        told = self.metadata()
+        return replace(told, local_ipv4=told.local_ipv4 or address, public_ipv4=told.public_ipv4 or address)
 
 
 class Machine(Protocol):
