@@ -59,5 +59,5 @@ def test_why_no_address_can_be_had_is_said(monkeypatch):
             Address.take()
         assert "ListenAddress" in caught.value.hint
     monkeypatch.setattr(addresses, "_candidates", lambda _: iter(["192.0.2.1"]))
-    with pytest.raises(HostError, match="192.0.2.1 cannot be an address of a machine: "):
+    with pytest.raises(HostError, match=r"192\.0\.2\.1 cannot be an address of a machine: "):
         Address.take()

@@ -50,15 +50,15 @@ def test_bytes_pass_both_ways_and_ends_are_passed_on(tmp_path, kind):
 
 
 def test_it_ends_with_qemu():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with relayed(f"tcp:127.0.0.1:{server.getsockname()[1]}") as (guest, process):
-            peer, _ = server.accept()
-            with peer:
-                guest.sendall(b"begun")
-                assert peer.recv(5) == b"begun"
-                guest.close()
-                assert process.wait(60) in (0, 1)
-                assert read(peer) == b""
+    server = socket.create_server(("127.0.0.1", 0))
+    with server, relayed(f"tcp:127.0.0.1:{server.getsockname()[1]}") as (guest, process):
+        peer, _ = server.accept()
+        with peer:
+            guest.sendall(b"begun")
+            assert peer.recv(5) == b"begun"
+            guest.close()
+            assert process.wait(60) in (0, 1)
+            assert read(peer) == b""
 
 
 def test_where_nobody_listens_it_ends_at_once(tmp_path):

@@ -60,7 +60,7 @@ def test_everything_that_cloud_init_reads_is_there(tmp_path):
     }
     with serving(tmp_path, **{**changes, "user_data": b"#!/bin/sh\n"}) as ask:
         for path, wanted in {
-            "/latest/": "dynamic\nmeta-data\nuser-data",
+            "/latest/": "meta-data/\nuser-data\ndynamic/",
             "/latest/meta-data/instance-id": INSTANCE,
             "/2021-03-23/meta-data/instance-id": INSTANCE,
             "/latest/meta-data/ami-id": "ami-0123456789abcdef0",
@@ -75,7 +75,7 @@ def test_everything_that_cloud_init_reads_is_there(tmp_path):
             "/latest/meta-data/public-keys/": "0=my-key",
             "/latest/meta-data/public-keys/0/": "openssh-key",
             "/latest/meta-data/public-keys/0/openssh-key": KEY + "\n",
-            "/latest/meta-data/block-device-mapping/": "ami\nebs1\nroot",
+            "/latest/meta-data/block-device-mapping/": "ami\nroot\nebs1",
             "/latest/meta-data/block-device-mapping/ebs1": "sdf",
             "/latest/meta-data/security-groups": "one\ntwo",
             "/latest/meta-data/tags/instance/": "Name\nemi:run",
@@ -86,13 +86,7 @@ def test_everything_that_cloud_init_reads_is_there(tmp_path):
             "/latest/user-data": "#!/bin/sh\n",
             "/latest/dynamic/instance-identity/": "document",
         }.items():
-            status, said = ask(path)
-            said = (
-                "\n".join(sorted(name.rstrip("/") for name in said.split("\n")))
-                if wanted.count("\n") and path.endswith("/")
-                else said
-            )
-            assert (status, said) == (200, wanted), path
+            assert ask(path) == (200, wanted), path
         document = json.loads(ask("/latest/dynamic/instance-identity/document")[1])
         assert (document["instanceId"], document["region"]) == (INSTANCE, "us-east-1")
         assert document["pendingTime"] == "2023-11-14T22:13:20Z"
