@@ -20,7 +20,7 @@ from pathlib import Path
 
 from builder import pool, proc
 from builder.bootstrap import hooks
-from builder.bootstrap.system import BASE, System
+from builder.bootstrap.system import System
 from builder.bootstrap.tree import Tree
 from builder.errors import ArchiveRefused, HostError, ToolFailed
 from builder.progress import Progress
@@ -135,10 +135,17 @@ def _command(system: System, supply: Supply, scripts: Path) -> Sequence[str]:
     local = any(source.uri.startswith(("file:", "copy:")) for source in sources)
     return [
         *("mmdebstrap", "--mode=root", "--format=tar", "--architectures=amd64", f"--variant={system.variant}"),
-        f"--include={','.join([*BASE[system.distribution], *system.packages])}",
+        f"--include={','.join(system.wanted)}",
+        *(_dpkg_option(path) for path in system.exclude),
         *([f"--keyring={supply.keyring}"] if supply.keyring else []),
         *([f"--hook-directory={_LOCAL_MIRROR_HOOKS}"] if local else []),
         f"--hook-directory={scripts}",
         "--skip=essential/unlink",  # or the essential packages would be gone before the cache can keep them
         *("--", system.suite, "-", *map(str, sources)),
     ]
+
+
+def _dpkg_option(path: str) -> str:
+    # mmdebstrap writes it into /etc/dpkg/dpkg.cfg.d, where later upgrades in the guest find it (dpkg(1)).
+    taken_back = path.startswith("!")
+    return f"--dpkgopt=path-{'include' if taken_back else 'exclude'}={path.removeprefix('!')}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -27,6 +27,7 @@ BASE: Mapping[Distribution, Sequence[str]] = {
     ),
 }
 ESP_LABEL = "UEFI"
+_FILESYSTEM = "ext4"  # of the root
 _CONSOLES = "console=tty0 console=ttyS0,115200"
 
 
@@ -42,8 +43,20 @@ class System:
     hostname: str = "localhost"
     label: str = "rootfs"
     kernel_arguments: str = ""
+    exclude: Sequence[str] = ()  # paths for dpkg to leave out; with `!` before them, to install all the same
+    drivers: Sequence[str] = ()  # kernel modules, all that the initramfs has; none given: as initramfs-tools chooses
     size: int
     epoch: int
+
+    @property
+    def wanted(self) -> Sequence[str]:
+        """What apt is told to install: the base and `packages`.
+
+        A base package that is to be left out (`netplan.io-`) is not named at all, for apt refuses both in one command;
+        the word stays, so that no other package brings it.
+        """
+        unwanted = {package.removesuffix("-") for package in self.packages if package.endswith("-")}
+        return [*(package for package in BASE[self.distribution] if package not in unwanted), *self.packages]
 
     def identity(self, tree: Tree) -> Identity:
         """Return the identifiers of a disk of this system with those files: other inputs, other identifiers."""
@@ -62,7 +75,8 @@ def early_files(system: System) -> Mapping[str, str]:
             f"LABEL={ESP_LABEL} /boot/efi vfat umask=0077,nofail 0 1\n"
         ),
         # The initramfs takes along the fsck of this filesystem; from fstab it cannot know, there being no device yet.
-        "etc/initramfs-tools/conf.d/root": "FSTYPE=ext4\n",
+        "etc/initramfs-tools/conf.d/root": f"FSTYPE={_FILESYSTEM}\n",
+        **dict(_initramfs_files(system)),
         "etc/hostname": f"{system.hostname}\n",
         "etc/hosts": (
             f"127.0.0.1 localhost\n127.0.1.1 {system.hostname}\n"
@@ -79,6 +93,14 @@ def early_files(system: System) -> Mapping[str, str]:
             "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n"
         ),
     }
+
+
+def _initramfs_files(system: System) -> Iterator[tuple[str, str]]:
+    # Not /etc/initramfs-tools/modules: that is a file of the package's, which dpkg would ask about.
+    if system.drivers:
+        modules = (_FILESYSTEM, *system.drivers)
+        yield "etc/initramfs-tools/conf.d/modules", "MODULES=list\n"
+        yield "usr/share/initramfs-tools/modules.d/image", "".join(f"{module}\n" for module in modules)
 
 
 def finish(system: System, tree: Tree) -> None:

@@ -17,6 +17,7 @@ from builder.bootstrap.system import System, Variant
 from builder.digest import file_sha256
 from builder.errors import InputError, UsageError
 from builder.fetch import Web
+from builder.guest.drivers import GROUPS, modules_of
 from pipelines.artifact import ImageFile
 from pipelines.step import Inputs, LocalStep, Options, Outside, Work
 from pipelines.values import Size
@@ -27,6 +28,8 @@ _EACH = 5 << 20  # bytes a further package brings, its dependencies included: De
 
 # What apt takes: a name, perhaps `=VERSION`, `/SUITE`, or `-` at the end to leave it out.
 Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+((=|/)[A-Za-z0-9.+:~-]+)?$")]
+# What dpkg's path-exclude takes; it goes through the command line of mmdebstrap, into a file of lines.
+PathPattern = Annotated[str, StringConstraints(pattern=r"^!?/[\x21-\x7e]+$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 
 
@@ -38,7 +41,8 @@ class BootstrapOptions(Options):
     packages: tuple[Package, ...] = Field(
         default=(),
         description="what to install beside the base: kernel, initramfs, boot loader, systemd with networking by "
-        "netplan, cloud-init, growpart, sshd, sudo. As apt takes them: NAME, NAME=VERSION, NAME- to leave it out",
+        "netplan, cloud-init, growpart, sshd, sudo. As apt takes them: NAME, NAME=VERSION, NAME- to leave it out, "
+        "also of the base",
     )
     variant: Variant = Field(
         default="important",
@@ -67,6 +71,16 @@ class BootstrapOptions(Options):
     kernel_arguments: Annotated[str, StringConstraints(pattern=r"^[\x21\x23\x25-\x5b\x5d-\x5f\x61-\x7e ]*$")] = Field(
         default="", description="added to the kernel's command line"
     )
+    exclude: tuple[PathPattern, ...] = Field(
+        default=(),
+        description="paths that packages bring and do not get to install, as patterns with `*` and `?` "
+        "(`/usr/share/man/*`); one with `!` before it is installed all the same. The guest's dpkg keeps to it",
+    )
+    drivers: tuple[str, ...] = Field(
+        default=(),
+        description="all the drivers that the initramfs has, as in the step `initramfs`: kernel modules, or the group "
+        "`virtio`; by default most that there are. Fewer boot faster, on the machines that need no others",
+    )
 
 
 class Bootstrap(LocalStep[BootstrapOptions]):
@@ -84,7 +98,11 @@ class Bootstrap(LocalStep[BootstrapOptions]):
 
     def check(self, options: BootstrapOptions) -> Sequence[str]:
         """Return what is wrong with the size and the sources."""
-        problems = []
+        problems = [
+            f"{each!r} is no name of a kernel module, nor one of {', '.join(GROUPS)}"
+            for each in options.drivers
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", each)
+        ]
         if options.size % (1 << 20) or options.size < SMALLEST:
             problems.append("size must be whole MiB, at least 512 MiB")
         if options.mirror and not re.match(r"(https?://[^\s/]|(file|copy):///)\S*$", options.mirror):
@@ -130,6 +148,8 @@ class Bootstrap(LocalStep[BootstrapOptions]):
             hostname=options.hostname,
             label=options.label,
             kernel_arguments=options.kernel_arguments,
+            exclude=options.exclude,
+            drivers=modules_of(options.drivers),
             size=options.size,
             epoch=work.pins["epoch"],
         )

@@ -7,6 +7,7 @@ import signal
 import subprocess  # noqa: TID251 - the process to kill is not this one
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_remove_is_content_with_nothing(tmp_path):
 def install_with(tmp_path, system, monkeypatch):
     """Install where the first mmdebstrap on PATH is a shell script, which writes its tar to standard output."""
 
-    def install_with(script):
+    def install_with(script, what=system):
         program = tmp_path / "bin" / "mmdebstrap"
         program.parent.mkdir()
         program.write_text(f"#!/bin/sh\n{script}\n")
@@ -85,7 +86,7 @@ def install_with(tmp_path, system, monkeypatch):
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
         scratch = tmp_path / "scratch"
         scratch.mkdir()
-        return install.install(system, install.Supply(), scratch=scratch, progress=SILENT)
+        return install.install(what, install.Supply(), scratch=scratch, progress=SILENT)
 
     return install_with
 
@@ -108,3 +109,17 @@ def test_the_tree_is_what_the_program_packed(install_with, tmp_path):
     tree = install_with("echo 'I: installing' >&2; tar -C /etc -c ./os-release ./hosts")
     assert tree.read("hosts") == Path("/etc/hosts").read_bytes()
     assert {node.path for node in tree} == {"", "os-release", "hosts"}
+
+
+def test_what_is_left_out_is_asked_of_apt_and_of_dpkg(install_with, tmp_path, system):
+    said = tmp_path / "said"
+    install_with(
+        f"printf '%s\\n' \"$@\" >{said}; tar -c -T /dev/null",
+        replace(system, packages=["cloud-init-", "nano"], exclude=["/usr/share/doc/*", "!/usr/share/doc/*/copyright"]),
+    )
+    words = said.read_text().splitlines()
+    (packages,) = [word.removeprefix("--include=").split(",") for word in words if word.startswith("--include=")]
+    assert [name for name in packages if name.startswith("cloud-init")] == ["cloud-init-"]
+    assert {"openssh-server", "nano"} < set(packages)
+    options = [word for word in words if word.startswith("--dpkgopt=")]
+    assert options == ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright"]

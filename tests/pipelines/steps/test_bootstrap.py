@@ -53,6 +53,7 @@ def mirror(archive: Path) -> str:
         ({"size": (1 << 30) + 1}, "size must be whole MiB, at least 512 MiB"),
         ({"mirror": "ftp://archive"}, "mirror 'ftp://archive' is no http, https or file URL"),
         ({"mirror": "file://relative"}, "mirror 'file://relative' is no http, https or file URL"),
+        ({"drivers": ("virtio", "a b")}, "'a b' is no name of a kernel module, nor one of virtio, nvme"),
         ({"sources": ("http://a b c",)}, "'http://a b c' is no line for apt. Write it like: deb URL SUITE COMPONENT"),
     ],
 )
@@ -68,6 +69,10 @@ def test_what_check_finds(given, problem):
         {"mirror": "https://near.example/debian", "components": ("main", "non-free-firmware")},
         {"mirror": "copy:///srv/debian", "sources": ("deb [trusted=yes] file:///srv/ours ./",)},
         {"kernel_arguments": "net.ifnames=0 module_blacklist=floppy quiet", "label": "cloudimg-rootfs"},
+        {
+            "drivers": ("virtio", "xen-blkfront", "megaraid_sas"),
+            "exclude": ("/usr/share/man/*", "!/usr/share/man/man1"),
+        },
     ],
 )
 def test_what_is_allowed(given):
@@ -96,6 +101,9 @@ def test_what_is_allowed(given):
         {"variant": "buildd"},
         {"distribution": "fedora"},
         {"keyrings": "x"},
+        {"exclude": ("usr/share/man/*",)},
+        {"exclude": ("/usr/share/man\nforce-all",)},
+        {"exclude": ("!",)},
     ],
 )
 def test_what_is_refused_by_type(given):
