@@ -237,7 +237,7 @@ def _words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return _words(inner, [*more, *metadata])
     for mark in metadata:
         if isinstance(mark, Reference):
-            return f"the `id` of an earlier step that returns {mark.to.noun}"
+            return f"the `id` of an earlier step that returns {mark.noun}"
         if mark == _SIZE:
             return "size, like `10 GiB`" + _limits(metadata, size=True)
     return _shape(annotation) + _limits(metadata)

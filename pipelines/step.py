@@ -51,7 +51,12 @@ Opts = TypeVar("Opts", bound=Options)
 class Reference:
     """Marks an option (`Annotated[str, Reference(Snapshot)]`) whose value is the id of an earlier step."""
 
-    to: type[AnyArtifact]
+    to: type[AnyArtifact] | tuple[type[AnyArtifact], ...]  # any of several will do
+
+    @property
+    def noun(self) -> str:
+        """What the earlier step is to give, in a person's words."""
+        return " or ".join(each.noun for each in (self.to if isinstance(self.to, tuple) else (self.to,)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ class Flow:
         self._used.add(target.draft.id)
         if target.gives and not issubclass(target.gives, reference.mark.to):
             message = (
-                f"`{dotted(reference.path)}` of step `{draft.kind}` takes {reference.mark.to.noun}, "
+                f"`{dotted(reference.path)}` of step `{draft.kind}` takes {reference.mark.noun}, "
                 f"but `{target.name}` gives {target.gives.noun}"
             )
             self._findings.add(at, message, where=where)
