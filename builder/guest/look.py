@@ -6,12 +6,12 @@ goes to a copy-on-write layer that has no name any more by the time it is used.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from builder import durable
 from builder.errors import FormatRefused
 from builder.guest import overlay
 from builder.guest.guest import NO_EXCHANGE, Exchange, Guest
@@ -50,18 +50,17 @@ def look(
     """Open an image and hand out its guest; leaving the block ends the appliance, and nothing of either is left.
 
     The image is only read. What is written goes to a layer in `scratch` (the system's temporary directory without it),
-    which has lost its name before the first fact is asked: a crash leaves nothing of it once qemu is dead. `cache`
+    which has lost its name before the first fact is asked: a crash leaves nothing of it once qemu is dead, and one
+    before that what the next look removes. `cache`
     remembers what kind of acceleration was proven. A `session` that was launched ahead is used, and ended in any case.
     `exchange` says where files copied out go. Raises GuestError (also: no root filesystem, or several), FormatRefused,
     DiskFull, HostError.
     """
     with session or Session(cache=cache) as appliance:
-        directory = Path(tempfile.mkdtemp(prefix="emi-look-", dir=scratch))
-        try:
+        with durable.scratch_in(scratch or Path(tempfile.gettempdir()), "emi-layer-") as directory:
             layer = overlay.create(base, directory / "overlay.qcow2", backing_name="image")
             progress.note("waiting for the appliance")
             progress.note(f"appliance launched in {appliance.launched():.1f} s")
             appliance.attach(layer)
-        finally:
-            shutil.rmtree(directory)  # qemu holds the file open, and nobody else is to have it
+        # qemu holds the file open, and nobody else is to have it
         yield Guest(appliance, exchange)

@@ -4,8 +4,9 @@ The one importer of guestfs. A Session starts its launch at once, in the backgro
 runs beside the download of the image; the image is plugged in afterwards like a disk into a running machine. One
 launch serves one image, however many edits there are.
 
-What a crash of ours leaves: libguestfs' recovery process kills qemu within some seconds of our death, and the overlay
-it wrote to is scratch. What a hang of the appliance leaves: nothing; we kill it when its time is up.
+What a crash of ours leaves: libguestfs' recovery process kills qemu within some seconds of our death, the overlay it
+wrote to is scratch, and the next session removes the directories of both (room.py). What a hang of the appliance
+leaves: nothing; we kill it when its time is up.
 """
 
 from __future__ import annotations
@@ -13,20 +14,18 @@ from __future__ import annotations
 import atexit
 import errno
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
 from builder import acceleration
 from builder.errors import DiskFull, GuestError, HostError, ToolFailed
-from builder.guest import native
+from builder.guest import native, room
 from builder.guest.overlay import Layer, node
 from builder.guest.qmp import Monitor
 from builder.pool import Pending, Worker
@@ -50,8 +49,8 @@ class Session:
         """Begin to launch and return at once; `cache` remembers what kind of acceleration was proven.
 
         With `network`, commands in the guest that ask for it reach what this host reaches, through qemu's user-mode
-        network; this host's own 127.0.0.1 as 169.254.2.2. Raises HostError when the binding is missing. A launch that
-        fails says so at the first use.
+        network; this host's own 127.0.0.1 as 169.254.2.2. Raises HostError when the binding is missing, UsageError
+        where there is no directory for its sockets. A launch that fails says so at the first use.
         """
         binding = _binding()
         self.network = network
@@ -60,11 +59,12 @@ class Session:
         self.limit = _CALL_LIMIT  # for one call, in seconds
         self.ended = False  # its appliance was killed, since it did not answer in time
         self._launch_limit = launch_limit
-        self._directory = Path(tempfile.mkdtemp(prefix="emi-guest-"))
+        self._room = ExitStack()
+        self._directory = self._room.enter_context(room.room(os.environ))
         # A thread of its own: so Ctrl-C gets through while a call waits, and libguestfs keeps its error handler by
         # thread and writes to standard error from any but the one that made the handle.
         self._worker = Worker()
-        self._handle = self._worker.begin(lambda: binding.GuestFS(python_return_dict=True)).result()
+        self._handle = self._worker.begin(lambda: binding.GuestFS(python_return_dict=True, environment=False)).result()
         self._began = time.monotonic()
         self._launch = self._worker.begin(lambda: self._launching(cache))
         self._monitor: Monitor | None = None
@@ -82,6 +82,11 @@ class Session:
 
     def _launching(self, cache: Path | None) -> float:
         handle = self._handle
+        handle.parse_environment_list(room.told(os.environ, self._directory))
+        handle.set_tmpdir(str(self._directory))
+        sockets = Path(handle.get_sockdir())
+        if sockets != self._directory:
+            room.sweep(sockets)
         handle.set_backend("direct")
         if acceleration.prove(cache).kind == "tcg":
             handle.set_backend_setting("force_tcg", "1")
@@ -113,7 +118,6 @@ class Session:
         if self._monitor is None:
             self._pid = self._read_pid()
             self._monitor = Monitor(self._directory / "qmp")
-            shutil.rmtree(self._directory)  # so that not even kill -9 leaves it
         return took
 
     def attach(self, disk: Layer) -> None:
@@ -238,7 +242,8 @@ class Session:
         self._worker.end()
         with suppress(TimeoutError):  # qemu is dead; nobody is helped by an error about that
             closing.result(_CALL_LIMIT)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        with suppress(OSError):  # a handle that did not close has files there
+            self._room.close()
 
     def _kill(self) -> None:
         """Kill qemu; if it has not begun yet, wait until it has, or until the launch has failed by itself."""

@@ -1,6 +1,7 @@
 """An appliance's end, however it comes. None of these waits for a launch to finish."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -46,19 +47,37 @@ def qemu_of(session: Session) -> int:
     return pid
 
 
-def test_kill_9_of_ours_leaves_no_qemu(tmp_path):
-    said = tmp_path / "said"
+def sockets_of(pid: int) -> Path:
+    """Return libguestfs' own directory of sockets, as its qemu was told."""
+    command = Path(f"/proc/{pid}/cmdline").read_text()
+    found = re.search(r"path=([^,\0]*)/guestfsd\.sock", command)
+    assert found
+    return Path(found[1])
+
+
+def test_kill_9_of_ours_leaves_no_qemu_and_the_next_session_removes_the_rest(tmp_path, tmp_path_factory, monkeypatch):
+    said, place = tmp_path / "said", tmp_path_factory.mktemp("k")
+    monkeypatch.setenv("LIBGUESTFS_TMPDIR", str(place))
     with open(said, "wb") as out:
         process = proc.start([sys.executable, "-c", LAUNCHES], stdout=out.fileno(), directory=ROOT)
     try:
         wait_until(lambda: said.read_text().strip())
         pid = int(said.read_text())
-        assert alive(pid)
+        sockets = sockets_of(pid)
         process.kill()
         process.wait()
         wait_until(lambda: not alive(pid))
     finally:
         proc.end(process)
+    assert [left.name[:7] for left in place.iterdir()] == ["emi-vm-"]
+    assert sockets.parent in (Path("/tmp"), *place.iterdir())
+    if sockets.exists():  # by root, outside of what we chose
+        os.utime(sockets, (0, 0))  # as if an hour had passed
+    with Session() as session:
+        qemu_of(session)
+        assert list(place.iterdir()) == [session._directory]
+        assert not sockets.exists()
+    assert not list(place.iterdir())
 
 
 def test_a_launch_that_takes_too_long_is_ended(capfd):
