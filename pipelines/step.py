@@ -24,17 +24,17 @@ from pydantic import BaseModel, ConfigDict
 
 from builder.cloud.api import Call, Cloud
 from builder.cloud.claims import Claim
-from builder.cloud.identity import BundlingIdentity
 from builder.errors import UsageError
-from builder.guest.edits import Edit, Unchanged
-from builder.guest.facts import GuestFacts
-from builder.guest.overlay import Layer
-from builder.guest.session import Session
-from builder.image.stream import ImageReader
 from builder.progress import Progress
 from pipelines.artifact import AnyArtifact, File, Helper, ImageFile, ImageFormat
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what a run in which nothing is left to do has no use for
+    from builder.cloud.identity import BundlingIdentity
+    from builder.guest.edits import Edit, Unchanged
+    from builder.guest.facts import GuestFacts
+    from builder.guest.overlay import Layer
+    from builder.guest.session import Session
+    from builder.image.stream import ImageReader
     from builder.remote.command import Shell
 
 
@@ -299,6 +299,10 @@ class CloudStep(Step[Opts]):
     @abstractmethod
     def calls(self, options: Opts) -> Sequence[Call]:
         """Return every kind of API call that preflight, find, start, finish and present may make."""
+
+    def calls_upon(self, options: Opts, source: type[AnyArtifact] | None) -> Sequence[Call]:
+        """Return those of them that an input of that type needs."""
+        return self.calls(options)
 
     def preflight(
         self, options: Opts, cloud: Cloud, may_be_ours: Callable[[str], bool], before: Before = NOTHING
