@@ -27,7 +27,8 @@
     │   ├── HostKeyWrong          … to prove that it is the one we mean
     │   ├── RemoteFailed          … a command: its status and last lines are in the message
     │   ├── DeviceDoubtful        … to have one device that is surely the right one
-    │   │   └── DeviceAbsent      … or any that could be
+    │   │   ├── DeviceAbsent      … or any that could be
+    │   │   └── DeviceMoved       … under the name that it had: the machine was started anew
     │   ├── WriteLost             … to keep what it said it had written
     │   ├── RemoteAway            … to answer within the time it was given
     │   └── RemoteTrouble         … for now: not there yet, or the connection was cut (retried)
@@ -223,6 +224,7 @@ class RemoteFailed(RemoteError):
 
     advice = "Paste the command from the message into a shell on that machine to see it fail by itself."
     killed = False  # by a signal there, for want of memory perhaps: what is repeatable may be repeated
+    status = 0  # its exit status, where it came to one
 
 
 class DeviceDoubtful(RemoteError):
@@ -235,6 +237,12 @@ class DeviceAbsent(DeviceDoubtful):
     """No block device there can be the volume: it has not appeared in the time it was given."""
 
     advice = "Look in the cloud whether the volume is attached to that machine, then run again."
+
+
+class DeviceMoved(DeviceDoubtful):
+    """The machine was started anew, or a device exchanged, while we worked on it: its name may mean another one now."""
+
+    advice = "`emi resume` finds the device again by its serial; where it has none, attach a new volume."
 
 
 class WriteLost(RemoteError):

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from builder.errors import RemoteError
 from builder.remote.command import Shell
 
-_TOOLS = ("zstd", "gzip", "xz", "bzip2", "qemu-img", "curl", "wget", "sha256sum", "blockdev", "dd", "sudo")
+_TOOLS = (
+    *("zstd", "gzip", "xz", "bzip2", "qemu-img", "curl", "wget", "sha256sum", "sha384sum", "sha512sum"),
+    *("blockdev", "dd", "sudo", "tar", "unshare", "mount", "findmnt", "blkid"),
+)
 # RHEL 8 hides its own Python there; an older one than 3.6 does not run our program.
 _PYTHONS = ("python3", "/usr/libexec/platform-python")
 _PYTHON_TEST = "import sys, fcntl, hashlib, struct, zlib; sys.exit(sys.version_info < (3, 6))"

@@ -124,7 +124,7 @@ class Running:
         if said.status not in allowed:
             words = said.stderr or said.stdout.decode(errors="replace")[-_TAIL:]
             error = RemoteFailed(f"{self._remote.name}: {_ending(said.status)} from: {self._shown}\n{words}".rstrip())
-            error.killed = said.status > 128
+            error.killed, error.status = said.status > 128, said.status
             raise error
         return said
 

@@ -1,22 +1,29 @@
 """Write an image that the other machine downloads itself: its bytes never pass through us.
 
-Download (resumed where the server lets it), SHA-256, decompression, conversion to a raw file there; then only the 512
+Download (resumed where the server lets it), checksum, decompression, conversion to a raw file there; then only the 512
 KiB blocks that differ are copied to the device, and both are compared block by block, what the device has read from it.
-A crash leaves `emi-fetch-SHA256` in the scratch directory, which the next attempt carries on with.
+A crash leaves `emi-fetch-CHECKSUM` in the scratch directory, which the next attempt carries on with.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from builder.digest import BLOCK
-from builder.errors import ChecksumMismatch, FormatRefused, RemoteError, WriteLost
+from builder.errors import (
+    ChecksumMismatch,
+    DeviceMoved,
+    FormatRefused,
+    RemoteError,
+    RemoteFailed,
+    RemoteTrouble,
+    WriteLost,
+)
 from builder.progress import SILENT, Progress
 from builder.remote import abilities
 from builder.remote.abilities import Abilities
@@ -24,32 +31,42 @@ from builder.remote.command import Shell
 from builder.remote.lanes import CONNECTIONS, Lanes, blocks_digest, runs_of
 from builder.remote.target import Target
 from builder.remote.write import Written
+from builder.retry import retrying
+from builder.verify import Checksum
 
 _HOURS = 3600
+_ATTEMPTS = 5  # with cuts, killed programs and new starts of the machine between them
 _UNPACK: Mapping[str, tuple[str, str]] = {
     "gz": ("gzip", "gzip -dc"),
     "xz": ("xz", "xz -dc"),
     "bz2": ("bzip2", "bzip2 -dc"),
     "zst": ("zstd", "zstd -dcq"),
 }
-# $1 directory, $2 URL, $3 SHA-256. The directory's name can be guessed, so it must be ours alone.
+# $1 directory, $2 URL, $3 the sum in hex, $4 its program, $5 Python. The directory's name can be guessed, so it must be
+# ours alone. curl does not say that a disk is full.
 _DOWNLOAD = """\
 mkdir -m 700 "$1" 2>/dev/null || { [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ]; } || {
-    echo "$1 is somebody else's" >&2; exit 1
+    echo "$1 is somebody else's, or cannot be made" >&2; exit 1
 }
 cd "$1" || exit 1
-right() { [ -f got ] && [ "$(sha256sum <got | cut -d' ' -f1)" = "$3" ]; }
-right "$@" && exit 0
+url=$2 wanted=$3 sum=$4 python=$5
+right() { [ -f got ] && [ "$("$sum" <got | cut -d' ' -f1)" = "$wanted" ]; }
+failed() {
+    set -- $(stat -f -c '%a %S' . 2>/dev/null)
+    [ $((${1:-99999} * ${2:-4096})) -ge 500000 ] || echo "No space left on device: $PWD is full" >&2
+    exit 1
+}
+right && exit 0
 if command -v curl >/dev/null; then
-    curl -fsSL --retry 3 -C - -o got -- "$2" || { rm -f got; curl -fsSL --retry 3 -o got -- "$2"; } || exit 1
+    curl -fsSL --retry 3 -C - -o got -- "$url" || { rm -f got; curl -fsSL --retry 3 -o got -- "$url"; } || failed
 elif command -v wget >/dev/null; then
-    wget -q -c -O got -- "$2" || exit 1
+    wget -q -c -O got -- "$url" || failed
 else
-    "$4" -c 'import shutil, sys, urllib.request as u; shutil.copyfileobj(u.urlopen(sys.argv[1]), open("got", "wb"))' \\
-        "$2" || exit 1
+    "$python" -c 'import shutil, sys, urllib.request as u
+shutil.copyfileobj(u.urlopen(sys.argv[1]), open("got", "wb"))' "$url" || failed
 fi
-right "$@" && exit 0
-echo "sha256 $(sha256sum <got | cut -d' ' -f1)"
+right && exit 0
+echo "sum $("$sum" <got | cut -d' ' -f1)"
 rm -f got
 exit 99
 """
@@ -64,10 +81,10 @@ done
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What to download: an address, the SHA-256 of what lies there, its compression and the image's format."""
+    """What to download: an address, the checksum of what lies there, its compression and the image's format."""
 
-    url: str
-    sha256: str  # 64 hex digits
+    url: str  # as that machine reaches it
+    checksum: Checksum
     format: str  # in qemu-img's words; never guessed, as the image is not trusted
     compression: Literal["", "gz", "xz", "bz2", "zst"] = ""
 
@@ -75,7 +92,7 @@ class Source:
 def fetch_and_write(
     source: Source,
     shell: Shell,
-    path: str,
+    path: str | Callable[[], str],
     *,
     blank: bool = False,
     expected: str | None = None,
@@ -84,37 +101,66 @@ def fetch_and_write(
 ) -> Written:
     """Have the machine download the image and make the first bytes of `path` equal to it; otherwise as `write.write`.
 
-    `scratch` is a directory there with room for the download and the image's data. Raises ChecksumMismatch,
-    FormatRefused (an image that names other files), and what `write` raises; a download that fails is RemoteFailed.
+    `scratch` is a directory there with room for the download and the image's data. A cut connection, a killed program
+    and a new start of the machine are gone on after. Raises ChecksumMismatch, FormatRefused (an image that names other
+    files), and what `write` raises; a download that fails is RemoteFailed.
     """
     able = abilities.ask(shell)
-    able.require(shell, "sha256sum", "dd", *([] if source.format == "raw" else ["qemu-img"]))
+    program = f"{source.checksum.algorithm}sum"
+    able.require(shell, program, "sha256sum", "dd", *([] if source.format == "raw" else ["qemu-img"]))
     if not (able.tools & {"curl", "wget"} or able.python):
         raise RemoteError(f"{shell.name} has neither curl nor wget nor Python, so it cannot download")
-    directory = f"{scratch}/emi-fetch-{source.sha256}"
-    progress.note(f"{shell.name} downloads {source.url}")
-    _download(shell, able, source, directory)
-    raw, size = _to_raw(shell, able, source, directory)
-    target = Target.prepare(shell, able, path, size)
-    origin = replace(target, path=raw, root=False, device=False)
-    with ExitStack() as stack:
-        shells = [shell, *(Shell(stack.enter_context(shell.remote.another())) for _ in range(CONNECTIONS - 1))]
-        written, digest = _copy(shells, origin, target, blank=blank or target.new, progress=progress)
-    if expected is not None and digest != expected:
-        raise ChecksumMismatch(f"{source.url} has the content {digest}, not {expected}")
-    shell.run(["rm", "-rf", "--", directory])
-    return Written(digest=digest, sent=0, written=written)
+    directory = f"{scratch}/emi-fetch-{source.checksum.value[:64]}"
+
+    def attempt(*, first: bool) -> Written:
+        progress.note(f"{shell.name} downloads {source.url}")
+        _download(shell, able, source, directory)
+        raw, size = _to_raw(shell, able, source, directory)
+        target = Target.prepare(shell, able, path() if callable(path) else path, size)
+        return _written(shell, raw, target, blank=target.new or (blank and first), progress=progress)
+
+    done = _going_on(attempt, progress, anew=callable(path))
+    if expected is not None and done.digest != expected:
+        raise ChecksumMismatch(f"{source.url} has the content {done.digest}, not {expected}")
+    retrying(lambda: shell.run(["rm", "-rf", "--", directory]), attempts=4)
+    return done
+
+
+class _Attempt(Protocol):
+    def __call__(self, *, first: bool) -> Written: ...
+
+
+def _going_on(attempt: _Attempt, progress: Progress, *, anew: bool) -> Written:
+    """Return what the attempt returns, which is made again after what may pass; a new start is that if `anew`."""
+    for number in range(_ATTEMPTS):
+        try:
+            return attempt(first=number == 0)
+        except (RemoteTrouble, RemoteFailed, DeviceMoved) as error:
+            passes = error.killed if isinstance(error, RemoteFailed) else anew or isinstance(error, RemoteTrouble)
+            if not passes or number == _ATTEMPTS - 1:
+                raise
+            progress.note(f"going on after: {error}")
+    raise AssertionError("the last attempt neither ended nor failed")
 
 
 def _download(shell: Shell, able: Abilities, source: Source, directory: str) -> None:
-    if not re.fullmatch("[0-9a-f]{64}", source.sha256):
-        raise ChecksumMismatch(f"{source.sha256!r} is not a SHA-256 in hex")
-    words = ["sh", "-c", _DOWNLOAD, "sh", directory, source.url, source.sha256, able.python]
+    wanted = source.checksum
+    words = [directory, source.url, wanted.value, f"{wanted.algorithm}sum", able.python]
     shown = f"download of {source.url}"
-    said = shell.script(shlex.join(words), timeout=6 * _HOURS, allowed=(0, 99), shown=shown)
+    said = shell.script(
+        shlex.join(["sh", "-c", _DOWNLOAD, "sh", *words]), timeout=6 * _HOURS, allowed=(0, 99), shown=shown
+    )
     if said.status == 99:
-        found = said.stdout.decode().split()[-1]
-        raise ChecksumMismatch(f"{source.url} has the SHA-256 {found}, not {source.sha256}, as {shell.name} got it")
+        found = f"{wanted.algorithm}:{said.stdout.decode().split()[-1]}"
+        raise ChecksumMismatch(f"{source.url} has {found}, not {wanted}, as {shell.name} got it")
+
+
+def _written(shell: Shell, raw: str, target: Target, *, blank: bool, progress: Progress) -> Written:
+    """Copy the raw file there to the target."""
+    origin = replace(target, path=raw, root=False, device=False, mark="")
+    with ExitStack() as stack:
+        shells = [shell, *(Shell(stack.enter_context(shell.remote.another())) for _ in range(CONNECTIONS - 1))]
+        return _copy(shells, origin, target, blank=blank, progress=progress)
 
 
 def _to_raw(shell: Shell, able: Abilities, source: Source, directory: str) -> tuple[str, int]:
@@ -138,8 +184,8 @@ def _to_raw(shell: Shell, able: Abilities, source: Source, directory: str) -> tu
     return raw, int(told["virtual-size"])
 
 
-def _copy(shells: list[Shell], origin: Target, target: Target, *, blank: bool, progress: Progress) -> tuple[int, str]:
-    """Copy what differs, there; return the bytes written and the digest that the device has afterwards."""
+def _copy(shells: list[Shell], origin: Target, target: Target, *, blank: bool, progress: Progress) -> Written:
+    """Copy what differs, there."""
     count = -(-target.size // BLOCK)
     lanes, source = Lanes(target, shells, progress), Lanes(origin, shells, progress)
     wanted = source.survey(range(count), BLOCK)
@@ -153,7 +199,9 @@ def _copy(shells: list[Shell], origin: Target, target: Target, *, blank: bool, p
         words = shlex.join(["sh", "-c", _COPY, "sh", origin.path, target.path, str(BLOCK)])
         runs = "".join(f"{first} {length}\n" for first, length in runs_of(differing))
         shown = f"dd to {target.path}"
-        shells[0].script(words, root=target.root, stdin=runs.encode(), timeout=6 * _HOURS, shown=shown)
+        with target.named(shells[0]):
+            text = target.guarded(words)
+            shells[0].script(text, root=target.root, stdin=runs.encode(), timeout=6 * _HOURS, shown=shown)
     if differing or blank:
         lanes.settle()
         asked = range(count) if blank else differing
@@ -163,4 +211,5 @@ def _copy(shells: list[Shell], origin: Target, target: Target, *, blank: bool, p
         there |= found
     if lost := [index for index in range(count) if wanted.get(index) != there.get(index)]:
         raise WriteLost(f"{target.path} on {shells[0].name} differs from the image in {len(lost)} of {count} blocks")
-    return len(differing) * BLOCK, blocks_digest(there, target.size)
+    digest = blocks_digest(there, target.size)
+    return Written(digest=digest, blocks=len(there), size=target.size, sent=0, written=len(differing) * BLOCK)

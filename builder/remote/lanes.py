@@ -29,16 +29,18 @@ class Lane:
         self._stack = ExitStack()
         self._writer: Writer | None = None
 
-    def writer(self) -> Writer:
-        """Return the writer, started now where there is none."""
-        if self._writer is None:
-            self._writer = self._stack.enter_context(self._target.writer(self._shell))
-        return self._writer
+    def put(self, parts: Iterable[tuple[int, bytes | int]]) -> int:
+        """Write ranges over a writer that is started where there is none; return the bytes sent. Raises DeviceMoved."""
+        with self._target.named(self._shell):
+            if self._writer is None:
+                self._writer = self._stack.enter_context(self._target.writer(self._shell))
+            return self._writer.put(parts)
 
     def finish(self) -> None:
         """Return when what went this way is on the device."""
         if self._writer is not None:
-            self._writer.finish()
+            with self._target.named(self._shell):
+                self._writer.finish()
 
     def __enter__(self) -> Self:
         self._stack.__enter__()

@@ -40,6 +40,7 @@ echo end
 """
 
 # read takes single bytes of a pipe, so dd begins right after the line; its fullblock makes it take no more and no less.
+# Each range is synced, so that a machine which loses its power has lost little of what was sent.
 WRITE = """\
 path=$1
 put() { # OFFSET LENGTH
@@ -47,7 +48,7 @@ put() { # OFFSET LENGTH
     for larger in 512 65536; do
         [ $(($1 % larger)) -ne 0 ] || [ $(($2 % larger)) -ne 0 ] || unit=$larger
     done
-    said=$(dd of="$path" bs="$unit" seek=$(($1 / unit)) count=$(($2 / unit)) iflag=fullblock conv=notrunc 2>&1)
+    said=$(dd of="$path" bs="$unit" seek=$(($1 / unit)) count=$(($2 / unit)) iflag=fullblock conv=notrunc,fsync 2>&1)
     status=$?
     [ "$status" = 0 ] || { echo "dd: $said" >&2; exit "$status"; }
 }
@@ -67,12 +68,22 @@ echo "the stream of bytes ended early, or is damaged" >&2
 exit 1
 """
 
-# Prints `device SIZE NAME` or `file SIZE -`, and before it `new` for a file that is made; a file gets $2 bytes.
-PREPARE = """\
+# What a device's name means here and now: `$1` under its own name, its size, the kernel's count of it, its serial, and
+# which start of the machine this is. Where it prints something else than before, the name may be another disk's.
+MARK = """\
+n=$(readlink -f "$1"); n=/sys/class/block/${n##*/}
+echo "$n" $(cat "$n/size" "$n/diskseq" "$n/serial" "$n/device/serial" /proc/sys/kernel/random/boot_id 2>/dev/null |
+    tr -cd '[:print:]\\n')
+"""
+MOVED = 75  # the exit status of what has found another mark: EX_TEMPFAIL of sysexits.h
+
+# Prints `device SIZE NAME` or `file SIZE -`; before it a device's mark, or `new` for a file that is made, of $2 bytes.
+PREPARE = f"""\
 if [ -b "$1" ]; then
     name=$(readlink -f "$1")
-    sectors=$(cat "/sys/class/block/${name##*/}/size") || exit 1
-    echo "device $((sectors * 512)) ${name##*/}"
+    sectors=$(cat "/sys/class/block/${{name##*/}}/size") || exit 1
+    printf 'mark %s\\n' "$({MARK})"
+    echo "device $((sectors * 512)) ${{name##*/}}"
 else
     [ -e "$1" ] || echo new
     dd if=/dev/null of="$1" bs=1 count=0 seek="$2" 2>&1 || exit 1

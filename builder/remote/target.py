@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -13,7 +14,7 @@ import zstandard
 from isal import igzip
 
 from builder.digest import BLOCK
-from builder.errors import DeviceDoubtful, RemoteError, RemoteFailed, WriteLost
+from builder.errors import DeviceDoubtful, DeviceMoved, RemoteError, RemoteFailed, WriteLost
 from builder.remote import scripts
 from builder.remote.abilities import Abilities
 from builder.remote.command import Running, Shell
@@ -34,6 +35,7 @@ class Target:
     device: bool
     new: bool  # a file that was not there before
     abilities: Abilities
+    mark: str = ""  # what its name means in this boot (scripts.MARK): nothing is done to it under another meaning
 
     @classmethod
     def prepare(cls, shell: Shell, abilities: Abilities, path: str, size: int) -> Self:
@@ -45,7 +47,8 @@ class Target:
         test = f"if [ -e {quoted} ]; then test -w {quoted}; else test -w {shlex.quote(str(Path(path).parent))}; fi"
         root = abilities.uid != 0 and shell.script(test, allowed=(0, 1), timeout=60).status == 1
         said = shell.script(_call(scripts.PREPARE, path, str(size)), root=root, timeout=60, shown=f"a look at {path}")
-        *before, (kind, room, name) = [line.split() for line in said.stdout.decode().splitlines()]
+        *before, last = said.stdout.decode(errors="replace").splitlines()
+        kind, room, name = last.split()
         if kind == "device":
             _require_idle(shell, path, name)
         if int(room) < size:
@@ -53,7 +56,15 @@ class Target:
                 f"{path} on {shell.name} has {room} bytes, but the image has {size}",
                 hint="Make the volume at least as large as the image.",
             )
-        return cls(path=path, size=size, root=root, device=kind == "device", new=["new"] in before, abilities=abilities)
+        return cls(
+            path=path,
+            size=size,
+            root=root,
+            device=kind == "device",
+            new="new" in before,
+            abilities=abilities,
+            mark=next((line.removeprefix("mark ") for line in before if line.startswith("mark ")), ""),
+        )
 
     @property
     def grain(self) -> int:
@@ -66,8 +77,11 @@ class Target:
         return "zstd" if "zstd" in self.abilities.tools else "gzip" if "gzip" in self.abilities.tools else ""
 
     def settle(self, shell: Shell) -> None:
-        """Return once what was written is on the device and the kernel there has forgotten it."""
-        with shell.start(self._command("settle"), root=self.root, shown=f"sync of {self.path}") as running:
+        """Return once what was written is on the device and the kernel there has forgotten it. Raises as `survey`."""
+        with (
+            self.named(shell),
+            shell.start(self._command("settle"), root=self.root, shown=f"sync of {self.path}") as running,
+        ):
             self._begin(running)
             running.end_input()
             running.finish()
@@ -75,14 +89,17 @@ class Target:
     def survey(self, shell: Shell, runs: Sequence[tuple[int, int]], grain: int = 0) -> dict[int, bytes]:
         """Return the SHA-256 of each grain that is not all zero; `runs` are (first grain, how many).
 
-        Raises RemoteFailed, RemoteTrouble, RemoteDenied.
+        Raises RemoteFailed, RemoteTrouble, RemoteDenied, DeviceMoved.
         """
         grain = grain or self.grain
         zero = hashlib.sha256(bytes(grain)).hexdigest()
         words = [str(self.size), str(grain), *([] if self.abilities.python else [zero])]
         command = self._command("survey", *words)
         shown = f"digests of {self.path}"
-        with shell.start(command, root=self.root, timeout=_SURVEY_TIME, shown=shown) as running:
+        with (
+            self.named(shell),
+            shell.start(command, root=self.root, timeout=_SURVEY_TIME, shown=shown) as running,
+        ):
             self._begin(running)
             running.send("".join(f"{first} {count}\n" for first, count in runs).encode())
             running.end_input()
@@ -92,7 +109,7 @@ class Target:
         return {int(index): bytes.fromhex(digest) for index, digest in (line.split() for line in lines)}
 
     def writer(self, shell: Shell) -> Writer:
-        """Return what takes bytes for it, as a context manager."""
+        """Return what takes bytes for it, as a context manager; to be used within `named`."""
         unpack = {"zstd": "zstd -dcq | ", "gzip": "gzip -dc | ", "": ""}[self.packing]
         command = self._command("write", before=unpack)
         running = shell.start(command, root=self.root, timeout=_SURVEY_TIME, shown=f"write to {self.path}")
@@ -101,6 +118,26 @@ class Target:
             writer.send(_WORKER.read_bytes())
         return writer
 
+    @contextmanager
+    def named(self, shell: Shell) -> Iterator[None]:
+        """Raise DeviceMoved where a command of ours inside the block found that the name means something else now."""
+        try:
+            yield
+        except RemoteFailed as error:
+            if error.status != scripts.MOVED:
+                raise
+            raise DeviceMoved(
+                f"{shell.name} was started anew, or {self.path} exchanged: the name may mean another disk now"
+            ) from error
+
+    def guarded(self, command: str) -> str:
+        """Return a command that runs only while the name means what it meant when the target was prepared."""
+        if not self.mark:
+            return command
+        return (
+            f'[ "$({_call(scripts.MARK, self.path)})" = {shlex.quote(self.mark)} ] || exit {scripts.MOVED}; {command}'
+        )
+
     def _begin(self, running: Running) -> None:
         if self.abilities.python:
             running.send(_WORKER.read_bytes())
@@ -108,9 +145,9 @@ class Target:
     def _command(self, what: Literal["settle", "survey", "write"], *words: str, before: str = "") -> str:
         if not self.abilities.python:
             text = {"settle": scripts.SETTLE, "survey": scripts.SURVEY, "write": scripts.WRITE}[what]
-            return before + _call(text, self.path, *words)
+            return self.guarded(before + _call(text, self.path, *words))
         start = f"import sys; exec(sys.stdin.buffer.read({_WORKER.stat().st_size}))"
-        return before + shlex.join([self.abilities.python, "-c", start, what, self.path, *words])
+        return self.guarded(before + shlex.join([self.abilities.python, "-c", start, what, self.path, *words]))
 
 
 def _require_idle(shell: Shell, path: str, name: str) -> None:

@@ -11,13 +11,13 @@ Nothing is recorded here or there: a write that was killed is begun again, and w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from builder import pool
 from builder.digest import BLOCK, is_zero
-from builder.errors import ChecksumMismatch, RemoteFailed, RemoteTrouble, WriteLost
+from builder.errors import ChecksumMismatch, DeviceMoved, RemoteFailed, RemoteTrouble, WriteLost
 from builder.image.stream import ImageReader, data_blocks
 from builder.progress import SILENT, Progress
 from builder.remote import abilities
@@ -27,6 +27,7 @@ from builder.remote.target import Target
 
 _PIECE = 4 << 20  # bytes compressed and sent at once
 _FRUITLESS = 4  # times in a row that a write may be cut or killed without anything new having arrived
+_STARTS = 4  # of the machine, in the midst of one question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Written:
     """What a write came to."""
 
     digest: str  # `blocks:HEX`, as read back
+    blocks: int  # of 512 KiB that hold data
+    size: int  # bytes of the image
     sent: int  # bytes on the wire, compressed, without SSH's own
     written: int  # bytes of the image that were not there before
 
@@ -41,7 +44,7 @@ class Written:
 def write(
     reader: ImageReader,
     shell: Shell,
-    path: str,
+    path: str | Callable[[], str],
     *,
     blank: bool = False,
     expected: str | None = None,
@@ -50,33 +53,38 @@ def write(
 ) -> Written:
     """Make the first bytes of `path` over there equal to the image; what lies beyond it is left alone.
 
+    A device's name holds for one boot: where `path` is a function it is asked for the name, and asked again when the
+    machine was started anew in the midst; a name that is given is DeviceMoved then.
+
     `blank` vouches that the device has never been written to, which saves reading it beforehand; a file that is made
     new is blank anyway. `expected` is the image's own `blocks:` digest, where it is known. Holes of the image read as
     zeros afterwards. A crash or an error leaves some of the image there; writing it again sends only the rest.
 
     Raises WriteLost (what is read back is not what was sent), RemoteError (too small), DeviceDoubtful (in use),
-    RemoteFailed (a disk is full, a writer is killed again and again), RemoteDenied, RemoteAway, HostKeyWrong,
-    ChecksumMismatch (the image is not the `expected` one), and what reading the image raises.
+    DeviceMoved, RemoteFailed (a disk is full, a writer is killed again and again), RemoteDenied, RemoteAway,
+    HostKeyWrong, ChecksumMismatch (the image is not the `expected` one), and what reading the image raises.
     """
     able = abilities.ask(shell)
-    target = Target.prepare(shell, able, path, reader.virtual_size)
+    find = path if callable(path) else None
+    target = Target.prepare(shell, able, find() if find else str(path), reader.virtual_size)
     with ExitStack() as stack:
         others = [Shell(stack.enter_context(shell.remote.another())) for _ in range(connections - 1)]
-        job = _Job(reader, target, [shell, *others], progress)
+        job = _Job(reader, Lanes(target, [shell, *others], progress), find, progress)
         return job.run(blank=blank or target.new, expected=expected)
 
 
 class _Job:
-    def __init__(self, reader: ImageReader, target: Target, shells: list[Shell], progress: Progress) -> None:
+    def __init__(self, reader: ImageReader, lanes: Lanes, find: Callable[[], str] | None, progress: Progress) -> None:
         self.reader = reader
-        self.target = target
-        self.lanes = Lanes(target, shells, progress)
+        self.target = lanes.target
+        self.lanes = lanes
+        self.find = find
         self.progress = progress
         self.here: dict[int, bytes] = {}  # the image's grains that are not zero, as far as they have been read
         self.blocks: dict[int, bytes] = {}  # the same by 512 KiB, for the digest
         self.there: dict[int, bytes] = {}  # the device's
         self.proven: set[int] = set()  # grains whose entry in `there`, or lack of one, was read from the device
-        self.data = set(data_blocks(reader, target.grain))
+        self.data = set(data_blocks(reader, self.target.grain))
         self.lock = pool.Lock()
         self.sent = 0
         self.written = 0
@@ -95,16 +103,36 @@ class _Job:
         digest = blocks_digest(self.blocks, self.reader.virtual_size)
         if expected is not None and digest != expected:
             raise ChecksumMismatch(f"the image that was written is {digest}, not {expected}: it was changed meanwhile")
-        return Written(digest=digest, sent=self.sent, written=self.written)
+        size = self.reader.virtual_size
+        return Written(digest=digest, blocks=len(self.blocks), size=size, sent=self.sent, written=self.written)
 
     def _learn(self, grains: Collection[int]) -> None:
         """Read these grains of the device into `there`."""
-        self.lanes.settle()
-        found = self.lanes.survey(grains)
+        found = self._read_there(grains)
         for index in grains:
             self.there.pop(index, None)
         self.there |= found
         self.proven |= set(grains)
+
+    def _read_there(self, grains: Collection[int], starts: int = 0) -> dict[int, bytes]:
+        try:
+            self.lanes.settle()
+            return self.lanes.survey(grains)
+        except DeviceMoved as error:
+            self._find_again(error, _STARTS - starts)
+            return self._read_there(grains, starts + 1)
+
+    def _find_again(self, error: DeviceMoved, left: int) -> None:
+        """Work on the device under the name that it has now. Raises `error` where it is not to be found, and as `find`.
+
+        What was read from it before still holds: it was synced then.
+        """
+        if self.find is None or not left:
+            raise error
+        self.progress.note(f"{error}; looking for the device again")
+        shell = self.lanes.shells[0]
+        self.target = Target.prepare(shell, abilities.ask(shell), self.find(), self.target.size)
+        self.lanes.target = self.target
 
     def _send_all(self, pieces: list[range]) -> None:
         """Bring every piece there, going on after cuts and killed writers from what has arrived."""
@@ -113,9 +141,11 @@ class _Job:
             begun: list[range] = []
             try:
                 self._send(waiting, begun)
-            except (RemoteTrouble, RemoteFailed) as error:
-                if not (isinstance(error, RemoteTrouble) or error.killed):
+            except (RemoteTrouble, RemoteFailed, DeviceMoved) as error:
+                if isinstance(error, RemoteFailed) and not error.killed:
                     raise
+                if isinstance(error, DeviceMoved):
+                    self._find_again(error, _FRUITLESS - fruitless)
                 self.progress.note(f"going on after: {error}")
                 before = self._matching()
                 self._learn([index for piece in begun for index in piece])
@@ -141,7 +171,7 @@ class _Job:
             if parts := list(self._differing(piece)):
                 lane = free.pop()
                 try:
-                    self._count(lane.writer().put(parts), parts)
+                    self._count(lane.put(parts), parts)
                 finally:
                     free.append(lane)
             self.progress.advance(len(piece) * self.target.grain)

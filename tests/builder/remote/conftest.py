@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import random
 import shutil
 import sys
@@ -13,10 +12,8 @@ from typing import Any
 
 import pytest
 
-from builder import proc
-
 sys.path.insert(0, str(Path(__file__).parent))  # machine.py
-from machine import Machine, Proxy, machine
+from machine import Loops, Machine, Notes, Proxy, loop_devices, machine
 
 PLAIN = "sh bash cat dd head sha256sum readlink id uname tr sleep printf sudo blockdev rm mkdir cut wc mv"
 
@@ -65,58 +62,11 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-class Loops:
-    """Loop devices over sparse files, detached afterwards."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.made: list[str] = []
-
-    def attach(self, size: int, *, data: bytes = b"", at: int = 0, lossy: Path | None = None) -> str:
-        """Return the path of a new loop device of `size` bytes, or over the file `lossy`."""
-        file = lossy or self.directory / f"disk{len(self.made)}"
-        if lossy is None:
-            with open(file, "wb") as disk:
-                disk.truncate(size)
-                disk.seek(at)
-                disk.write(data)
-        direct = "--direct-io=on" if lossy else "--direct-io=off"  # else what the file loses lives on in its cache
-        path = proc.run(["losetup", "--find", "--show", direct, file]).stdout.decode().strip()
-        self.made.append(path)
-        return path
-
-    def detach(self, path: str) -> None:
-        """Take it away."""
-        proc.run(["losetup", "--detach", path])
-        self.made.remove(path)
-
-
 @pytest.fixture
 def loops(tmp_path: Path) -> Iterator[Loops]:
     """Where loop devices come from; one test at a time: a device of another would have appeared in this one's list."""
-    with open(Path(tempfile.gettempdir()) / "emi-tests-loops.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made = Loops(tmp_path)
+    with loop_devices(tmp_path) as made:
         yield made
-        for path in list(made.made):
-            made.detach(path)
-
-
-class Notes:
-    """A Progress that keeps what was noted."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def total(self, count: int) -> None:
-        """Ignore it."""
-
-    def advance(self, count: int) -> None:
-        """Ignore it."""
-
-    def note(self, text: str) -> None:
-        """Keep it."""
-        self.notes.append(text)
 
 
 @pytest.fixture

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
+import signal
 import socket
 import subprocess  # noqa: TID251 - the server is a process of the test
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 from builder import pool, proc
 from builder.remote.command import Shell
@@ -42,11 +46,12 @@ SetEnv PATH={path}
 Match User dora
     ForceCommand echo 'Please login as the user "admin" rather than the user "root".'; exit 142
 """
-# Users and their rules exist in the server's own mount namespace only.
+# Users and their rules exist in the server's own mount namespace only, and so does this start of the machine.
 START = """\
 set -e
 mkdir -p /run/sshd
 for file in passwd shadow group sudoers; do mount --bind "$1/$file" "/etc/$file"; done
+mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
 exec /usr/sbin/sshd -D -e -f "$1/sshd_config"
 """
 
@@ -59,6 +64,7 @@ class Machine:
     port: int
     host_key: KeyPair
     key: KeyPair
+    process: subprocess.Popen[bytes] | None = None
     remotes: list[Remote] = field(default_factory=list)
 
     def login(self, user: str = "root", *, port: int | None = None, **changes: object) -> Login:
@@ -72,6 +78,42 @@ class Machine:
 
     def shell(self, user: str = "root", **changes: object) -> Shell:
         return Shell(self.remote(user, **changes))  # type: ignore[arg-type]
+
+    def start(self) -> None:
+        """Start the machine; from then on it has another boot id than before."""
+        (self.directory / "boot_id").write_text(f"{uuid4()}\n")
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", START, "sh", str(self.directory)]
+        with open(self.directory / "sshd.log", "ab") as log:
+            self.process = proc.start(command, stderr=log.fileno(), stdout=log.fileno())
+        _await(self.process, self.port, self.directory / "sshd.log")
+
+    def below(self) -> list[int]:
+        """Return the processes that run under the server."""
+        assert self.process is not None
+        return _descendants(self.process.pid)
+
+    def power_off(self) -> None:
+        """Kill the server and all that runs under it, at once."""
+        assert self.process is not None
+        for pid in [self.process.pid, *self.below()]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the processes below this one, also those that have left its group."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            words = stat.read_text().rpartition(")")[2].split()
+            parents.setdefault(int(words[1]), []).append(int(stat.parent.name))
+    found, waiting = [], [pid]
+    while waiting:
+        below = parents.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
 
 
 def free_port() -> int:
@@ -92,18 +134,15 @@ def machine(directory: Path, *, path: str = "/usr/local/bin:/usr/bin:/bin") -> I
     port = free_port()
     (directory / "sshd_config").write_text(CONFIG.format(address=ADDRESS, port=port, directory=directory, path=path))
     _users(directory, key, path)
-    log = open(directory / "sshd.log", "wb")  # noqa: SIM115 - the process's for its whole life
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", START, "sh", str(directory)]
-    process = proc.start(command, stderr=log.fileno(), stdout=log.fileno())
     made = Machine(directory, port, host_key, key)
     try:
-        _await(process, port, directory / "sshd.log")
+        made.start()
         yield made
     finally:
         for remote in made.remotes:
             remote.close()
-        proc.end(process)
-        log.close()
+        if made.process is not None:
+            proc.end(made.process)
 
 
 def _users(directory: Path, key: KeyPair, path: str) -> None:
@@ -167,10 +206,14 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection((ADDRESS, self.target))
             except OSError:
                 return
             self.connections += 1
+            try:
+                server = socket.create_connection((ADDRESS, self.target))
+            except OSError:  # the machine is off
+                client.close()
+                continue
             pool.Background(lambda pair=(client, server): self._pass(*pair))
 
     def _pass(self, client: socket.socket, server: socket.socket) -> None:
@@ -197,3 +240,57 @@ class Proxy:
             self._open -= {client, server}
             client.close()
             server.close()
+
+
+class Loops:
+    """Loop devices over sparse files, detached afterwards."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.made: list[str] = []
+
+    def attach(self, size: int, *, data: bytes = b"", at: int = 0, lossy: Path | None = None) -> str:
+        """Return the path of a new loop device of `size` bytes, or over the file `lossy`."""
+        file = lossy or self.directory / f"disk{len(self.made)}"
+        if lossy is None:
+            with open(file, "wb") as disk:
+                disk.truncate(size)
+                disk.seek(at)
+                disk.write(data)
+        direct = "--direct-io=on" if lossy else "--direct-io=off"  # else what the file loses lives on in its cache
+        path = proc.run(["losetup", "--find", "--show", direct, file]).stdout.decode().strip()
+        self.made.append(path)
+        return path
+
+    def detach(self, path: str) -> None:
+        """Take it away."""
+        proc.run(["losetup", "--detach", path])
+        self.made.remove(path)
+
+
+@contextmanager
+def loop_devices(directory: Path) -> Iterator[Loops]:
+    """Give loop devices; one test at a time: a device of another would have appeared in this one's list."""
+    with open(Path(tempfile.gettempdir()) / "emi-tests-loops.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = Loops(directory)
+        yield made
+        for path in list(made.made):
+            made.detach(path)
+
+
+class Notes:
+    """A Progress that keeps what was noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def total(self, count: int) -> None:
+        """Ignore it."""
+
+    def advance(self, count: int) -> None:
+        """Ignore it."""
+
+    def note(self, text: str) -> None:
+        """Keep it."""
+        self.notes.append(text)

@@ -2,6 +2,7 @@ import functools
 import hashlib
 import http.server
 import lzma
+import os
 
 import pytest
 
@@ -10,8 +11,10 @@ from builder.errors import ChecksumMismatch, FormatRefused, RemoteError, RemoteF
 from builder.image.reader import open_image
 from builder.image.write import content_digest
 from builder.remote.fetch import Source, fetch_and_write
+from builder.verify import Checksum
 
 MIB = 1 << 20
+NOTHING = Checksum(algorithm="sha256", value="0" * 64)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -33,10 +36,11 @@ def mirror(tmp_path):
         serving.result(10)
 
 
-def source(mirror, name, kind, compression=""):
+def source(mirror, name, kind, compression="", algorithm="sha256"):
     directory, address, _ = mirror
-    sha256 = hashlib.sha256((directory / name).read_bytes()).hexdigest()
-    return Source(url=f"{address}/{name}", sha256=sha256, format=kind, compression=compression)
+    value = hashlib.new(algorithm, (directory / name).read_bytes()).hexdigest()
+    checksum = Checksum(algorithm=algorithm, value=value)
+    return Source(url=f"{address}/{name}", checksum=checksum, format=kind, compression=compression)
 
 
 @pytest.mark.parametrize("user", ["bob", pytest.param("root", marks=pytest.mark.sweep)])
@@ -62,7 +66,7 @@ def test_a_qcow2_is_downloaded_converted_and_written_there(server, mirror, loops
 
 def test_a_compressed_raw_image_too(server, mirror, loops, image):
     (mirror[0] / "disk.raw.xz").write_bytes(lzma.compress(image.read_bytes(), preset=0))
-    wanted = source(mirror, "disk.raw.xz", "raw", "xz")
+    wanted = source(mirror, "disk.raw.xz", "raw", "xz", "sha512")
     device = loops.attach(32 * MIB, data=b"old" * 1000, at=2 * MIB)
     done = fetch_and_write(wanted, server.shell(), device, scratch=str(server.directory))
     with open_image(image, "raw") as reader:
@@ -71,9 +75,9 @@ def test_a_compressed_raw_image_too(server, mirror, loops, image):
 
 def test_a_download_with_another_checksum_is_not_written(server, mirror, loops):
     (mirror[0] / "disk.raw").write_bytes(b"y" * MIB)
-    wanted = Source(url=f"{mirror[1]}/disk.raw", sha256="0" * 64, format="raw")
+    wanted = Source(url=f"{mirror[1]}/disk.raw", checksum=NOTHING, format="raw")
     device = loops.attach(MIB)
-    with pytest.raises(ChecksumMismatch, match="has the SHA-256"):
+    with pytest.raises(ChecksumMismatch, match=r"has sha256:.*, not sha256:00"):
         fetch_and_write(wanted, server.shell(), device, scratch=str(server.directory))
     with open(device, "rb") as disk:
         assert not any(disk.read())
@@ -87,20 +91,55 @@ def test_an_image_that_names_other_files_is_refused(server, mirror, loops, image
 
 
 def test_a_file_that_is_not_there_and_a_machine_without_the_tools_are_told(server, bare, mirror, loops):
-    wanted = Source(url=f"{mirror[1]}/none", sha256="0" * 64, format="raw")
+    wanted = Source(url=f"{mirror[1]}/none", checksum=NOTHING, format="raw")
     with pytest.raises(RemoteFailed, match=r"download of .*none"):
         fetch_and_write(wanted, server.shell(), loops.attach(MIB), scratch=str(server.directory))
     with pytest.raises(RemoteError, match="neither curl nor wget nor Python"):
         fetch_and_write(wanted, bare.shell(), loops.attach(MIB))
     with pytest.raises(RemoteError, match="lacks qemu-img"):
-        fetch_and_write(Source(url="x", sha256="0" * 64, format="qcow2"), bare.shell(), loops.attach(MIB))
+        fetch_and_write(Source(url="x", checksum=NOTHING, format="qcow2"), bare.shell(), loops.attach(MIB))
 
 
 def test_a_place_that_somebody_else_has_made_is_not_used(server, mirror, loops):
     (mirror[0] / "disk.raw").write_bytes(b"y" * MIB)
     wanted = source(mirror, "disk.raw", "raw")
-    trap = server.directory / "home/bob" / f"emi-fetch-{wanted.sha256}"
+    trap = server.directory / "home/bob" / f"emi-fetch-{wanted.checksum.value}"
     trap.symlink_to("/etc")
     with pytest.raises(RemoteFailed, match="somebody else's"):
         fetch_and_write(wanted, server.shell(), loops.attach(MIB), scratch=str(trap.parent))
     trap.unlink()
+
+
+def test_a_full_disk_there_is_the_cause_that_is_told(server, mirror, loops):
+    (mirror[0] / "disk.raw").write_bytes(b"y" * 3 * MIB)
+    place = server.directory / "small"
+    place.mkdir()
+    proc.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place])
+    try:
+        # The server has its own mounts; it sees what is mounted now through our process.
+        scratch = f"/proc/{os.getpid()}/root{place}"
+        wanted = source(mirror, "disk.raw", "raw")
+        with pytest.raises(RemoteFailed, match=r"No space left on device: .*small/emi-fetch-.* is full"):
+            fetch_and_write(wanted, server.shell(), loops.attach(4 * MIB), scratch=scratch)
+    finally:
+        proc.run(["umount", place])
+
+
+def test_a_cut_in_the_midst_is_gone_on_after_without_another_download(server, mirror, loops, image, proxy, notes):
+    proc.run(["qemu-img", "convert", "-O", "qcow2", image, mirror[0] / "disk.qcow2"])
+    asked = []
+
+    def find():
+        asked.append(1)
+        if len(asked) == 1:
+            proxy.cut()  # the download is there
+        return device
+
+    device = loops.attach(32 * MIB)
+    shell = server.shell(port=proxy.port, patience=30)
+    wanted = source(mirror, "disk.qcow2", "qcow2")
+    done = fetch_and_write(wanted, shell, find, blank=True, scratch=str(server.directory), progress=notes)
+    with open_image(image, "raw") as reader, open(device, "rb") as disk:
+        assert disk.read(reader.virtual_size) == image.read_bytes()
+    assert done.written
+    assert mirror[2].asked == 1
