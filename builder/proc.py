@@ -32,6 +32,8 @@ PACKAGES: Mapping[str, str] = {
     "qemu-system-x86_64": "qemu-system-x86",
     "sfdisk": "fdisk",
     "sgdisk": "gdisk",
+    "ssh-keygen": "openssh-client",
+    "sshd": "openssh-server",
 }
 Process = subprocess.Popen[bytes]
 _TAIL = 2000  # characters of stderr shown in an error: a screenful

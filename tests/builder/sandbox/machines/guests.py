@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,3 +58,16 @@ def volume(directory: Path, number: int = 1, size: int = 1 << 20) -> tuple[str, 
     with open(path, "wb") as file:
         file.truncate(size)
     return volume_id, path, "/dev/sdf", volume_id.replace("-", "")
+
+
+def processes(directory: Path) -> list[int]:
+    """Return the processes whose command line names the directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                if os.fsencode(directory) in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found

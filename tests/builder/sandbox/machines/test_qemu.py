@@ -10,25 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from guests import INSTANCE, boot_sector, eventually, volume
+from guests import INSTANCE, boot_sector, eventually, processes, volume
 
 from builder import pool
 from builder.errors import HostError
 from builder.sandbox.machines.addresses import Address
 from builder.sandbox.machines.machine import CONSOLE, SSH, Disk
-
-
-def processes(directory: Path) -> list[int]:
-    """Return the processes whose command line names the directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            try:
-                if os.fsencode(directory) in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
 
 
 def is_free(address: str) -> bool:
