@@ -25,8 +25,12 @@ _FEATURES = (
     "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,"
     "sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum"
 )
+_SMALL = 1 << 20  # bytes, below which nobody asks a file for its holes
 _INODE_RATIO = 16384  # bytes of filesystem per inode: mke2fs.conf's default
-_TYPE_BITS = {"directory": 0o040000, "file": 0o100000, "symlink": 0o120000}  # i_mode, stat(2)
+_TYPE_BITS = {  # i_mode, stat(2)
+    "directory": 0o040000, "file": 0o100000, "symlink": 0o120000,
+    "fifo": 0o010000, "block": 0o060000, "character": 0o020000,
+}  # fmt: skip
 _HOST_MODES = (0o644, 0o755)  # modes that `write` takes over from the content file
 
 
@@ -39,18 +43,22 @@ class Place:
     size: int
 
 
-def make(tree: Tree, place: Place, *, label: str, uuid: str, epoch: int, scratch: Path) -> None:
+def make(
+    tree: Tree, place: Place, *, label: str, uuid: str, epoch: int, scratch: Path, checksummed: bool = True
+) -> None:
     """Make an ext4 filesystem of `tree` at `place`; the same tree and arguments give the same bytes.
 
-    Unused blocks stay holes. Raises UsageError if the tree does not fit, ToolMissing and ToolFailed; a crash leaves
-    a half-made filesystem, which the next call replaces.
+    With `checksummed` its metadata have checksums, which kernels before Linux 3.18 do not know. Unused blocks stay
+    holes. Raises UsageError if the tree does not fit, ToolMissing and ToolFailed; a crash leaves a half-made
+    filesystem, which the next call replaces.
     """
     _check_fit(tree, place)
     clock = {"E2FSPROGS_FAKE_TIME": str(epoch), "SOURCE_DATE_EPOCH": str(epoch), "MKE2FS_CONFIG": "/dev/null"}
+    features = _FEATURES if checksummed else _FEATURES.removesuffix(",metadata_csum")
     options = f"offset={place.offset},hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=1,nodiscard"
     proc.run(
         [
-            *("mke2fs", "-q", "-F", "-t", "ext4", "-O", _FEATURES, "-b", str(BLOCK), "-I", "256"),
+            *("mke2fs", "-q", "-F", "-t", "ext4", "-O", features, "-b", str(BLOCK), "-I", "256"),
             *("-i", str(_INODE_RATIO), "-L", label, "-U", uuid, "-E", options),
             *(place.disk, f"{place.size // 1024}k"),
         ],
@@ -69,13 +77,20 @@ def make(tree: Tree, place: Place, *, label: str, uuid: str, epoch: int, scratch
 
 
 def _check_fit(tree: Tree, place: Place) -> None:
-    needed = sum(-(-node.size // BLOCK) * BLOCK or BLOCK for node in tree)
+    needed = sum(-(-_allocated(node) // BLOCK) * BLOCK or BLOCK for node in tree)
     if needed > place.size * 9 // 10 or len(tree) > place.size // _INODE_RATIO:
         raise UsageError(
             f"the system needs {format_size(needed)} and {len(tree)} inodes; "
             f"its partition has {format_size(place.size)} and {place.size // _INODE_RATIO} inodes",
             hint="Raise `size`, or leave out packages.",
         )
+
+
+def _allocated(node: Node) -> int:
+    """Return the bytes of a file that are not in holes; of a small one all."""
+    if node.source is None or node.size < _SMALL:
+        return node.size
+    return min(node.size, node.source.stat().st_blocks * 512)
 
 
 def _script(tree: Tree, scratch: Path) -> Iterator[str]:
@@ -113,6 +128,10 @@ def _create(node: Node, scratch: Path) -> Iterator[str]:
                 yield f"sif {spec} mode {_TYPE_BITS['file'] | mode:#o}".replace("0o", "0")
         case "symlink":
             yield f"symlink {_quote(node.name)} {_quote(node.target)}"
+        case "fifo" | "block" | "character":
+            numbers = {"fifo": "p", "block": "b {} {}", "character": "c {} {}"}[node.kind].format(*node.device)
+            yield f"mknod {_quote(node.name)} {numbers}"
+            yield f"sif {spec} mode {_TYPE_BITS[node.kind] | mode:#o}".replace("0o", "0")
     yield f"sif {spec} mtime @{node.mtime}"
     if node.uid:
         yield f"sif {spec} uid {node.uid}"

@@ -7,6 +7,7 @@ followed on the host.
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from builder.errors import ArchiveRefused
 _CHUNK = 1 << 20
 _PER_DIRECTORY = 1000  # content files per host directory
 _XATTR = "SCHILY.xattr."  # how GNU tar's pax headers name extended attributes (tar manual, "Extended attributes")
-_Kind = Literal["directory", "file", "symlink"]
+_Kind = Literal["directory", "file", "symlink", "fifo", "block", "character"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Node:
     size: int = 0  # of a file, in bytes
     source: Path | None = None  # the host file that has a file's content
     target: str = ""  # of a symlink
+    device: tuple[int, int] = (0, 0)  # of a device node: major and minor
     xattrs: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
@@ -56,8 +58,9 @@ class Node:
 class Tree:
     """The files of one system. Contents are kept as files in `contents`, a directory of ours."""
 
-    def __init__(self, contents: Path) -> None:
+    def __init__(self, contents: Path, *, live: bool = False) -> None:
         self._contents = contents
+        self._live = live  # of a machine that runs: pipes and device nodes may be in it, and sparse files stay sparse
         self._nodes: dict[str, Node] = {}
         self._count = 0
 
@@ -114,8 +117,8 @@ class Tree:
         """Add every member of a tar (GNU or pax, as mmdebstrap writes it), read once from front to end.
 
         /dev stays empty: the kernel fills it before init runs, and only root could make its nodes. Raises
-        ArchiveRefused for a tar that is cut off or damaged or holds a member that is neither file, directory nor link,
-        and DiskFull.
+        ArchiveRefused for a tar that is cut off or damaged or holds a member that is neither file, directory nor link
+        (nor, with `live`, a pipe or a device node), and DiskFull.
         """
         with translate_disk_full(self._contents), _translate_damage(), tarfile.open(fileobj=archive, mode="r|") as tar:
             for member in tar:
@@ -130,10 +133,13 @@ class Tree:
             (member.isdir(), "directory"),
             (member.isreg(), "file"),
             (member.issym(), "symlink"),
+            (self._live and member.isfifo(), "fifo"),
+            (self._live and member.isblk(), "block"),
+            (self._live and member.ischr(), "character"),
         )
         kind = next((kind for fits, kind in kinds if fits), None)
         if kind is None:
-            raise ArchiveRefused(f"/{path} in the bootstrapped system is a device, a pipe or a socket")
+            raise ArchiveRefused(f"/{path} in the system's tar is a device, a pipe or a socket")
         source = self._copy_out(tar, member) if kind == "file" else None
         self._count += 1
         return Node(
@@ -147,6 +153,7 @@ class Tree:
             size=member.size if source else 0,
             source=source,
             target=member.linkname if kind == "symlink" else "",
+            device=(member.devmajor, member.devminor) if kind in ("block", "character") else (0, 0),
             xattrs={
                 key.removeprefix(_XATTR): value.encode(errors="surrogateescape")
                 for key, value in sorted(member.pax_headers.items())
@@ -160,7 +167,11 @@ class Tree:
         assert content is not None
         with open(source, "wb", buffering=0) as out:
             while chunk := content.read(_CHUNK):
-                out.write(chunk)
+                if self._live and chunk.count(0) == len(chunk):
+                    out.seek(len(chunk), os.SEEK_CUR)
+                else:
+                    out.write(chunk)
+            out.truncate()
         return source
 
     def _next_source(self) -> Path:
@@ -175,4 +186,4 @@ def _translate_damage() -> Iterator[None]:
     try:
         yield
     except tarfile.TarError as error:
-        raise ArchiveRefused(f"the tar of the bootstrapped system is cut off or damaged: {error}") from error
+        raise ArchiveRefused(f"the system's tar is cut off or damaged: {error}") from error
