@@ -38,6 +38,7 @@ DEMO = {
     "tests/boot/test_partition_image.py",
     "tests/builder/bootstrap/test_build.py",
     "tests/builder/guest/test_packages.py",
+    "tests/builder/sandbox/machines/test_boot.py",
     "tests/crash/test_sweep.py",
     "tests/faults/test_sweep.py",
     "tests/pipelines/test_end_to_end.py",
