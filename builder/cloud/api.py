@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from builder.cloud.access import Access
 from builder.cloud.claims import Claim
+from builder.cloud.instances import Instances
+from builder.cloud.volumes import Volumes
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +61,8 @@ class Capabilities:
     `lacks` holds the calls that it refuses, or answers with success and does not do; what is not in it, it does.
     `tags_at_once` are the calls that set tags as they create; after all others tags are set by a call of their own, and
     a crash between is made good by what is adopted.
+    `client_tokens` are those that take the claim's token, so that the same call twice makes one thing; after a lost
+    answer of the others what they made is looked for by its tag first.
     `register_fields` are the parameters of RegisterImage that it takes, in EC2's words.
     `root_device` is what to call the root volume, `device_name` and `image_name` what it lets these be called.
     `bucket_root`: it looks for a bundle's parts at the root of the bucket, whatever stands before the manifest's name.
@@ -65,6 +70,10 @@ class Capabilities:
     An image in the instance store: may its mapping hold EBS volumes (`ebs_in_bundles`), how many ephemeral ones at most
     (None: as many as there are), which fields must it or its manifest have to be paravirtual (`paravirtual_needs`), and
     why kernels and ramdisks are not registered by anybody, if they are not (`kernels`).
+    Of machines: the parameters of CreateVolume beside size and zone (`volume_fields`), the kinds of key that
+    ImportKeyPair takes (`key_kinds`), whether an instance can be told to serve IMDSv2 only (`metadata_options`),
+    whether its console is shown as it is now (`latest_console`), and the type to launch where none is named, by
+    architecture (`instance_types`; none: the cloud's own default).
     """
 
     lacks: Mapping[Call, Lack] = field(default_factory=dict)
@@ -81,6 +90,12 @@ class Capabilities:
     most_ephemeral: int | None = None
     paravirtual_needs: frozenset[str] = frozenset()
     kernels: Lack | None = None
+    client_tokens: frozenset[Call] = frozenset()
+    volume_fields: frozenset[str] = frozenset({"VolumeType"})
+    key_kinds: frozenset[Literal["rsa", "ed25519"]] = frozenset({"rsa"})
+    metadata_options: bool = False
+    latest_console: bool = False
+    instance_types: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ebs_direct(self) -> bool:
@@ -185,8 +200,8 @@ class BlockRef:
     token: str
 
 
-class Cloud(Protocol):
-    """One account in one region of one cloud."""
+class Cloud(Volumes, Instances, Access, Protocol):
+    """One account in one region of one cloud; what is asked about machines is in the protocols that it extends."""
 
     @property
     def region(self) -> str:
@@ -199,6 +214,9 @@ class Cloud(Protocol):
     @property
     def s3(self) -> S3:
         """Its object store, with the same credentials. Nothing is connected before the first call."""
+
+    def url(self, service: str) -> str:
+        """Return where a service (botocore's name: ec2, s3) answers. Nothing is asked of it."""
 
     def account(self) -> str:
         """Return the account id of the credentials (asked once, then remembered)."""

@@ -51,9 +51,18 @@ CAPABILITIES = Capabilities(
         }
     ),
     tags_at_once=frozenset(
-        Call("ec2", action) for action in ("CreateSnapshot", "CreateVolume", "RegisterImage", "RunInstances")
+        Call("ec2", action)
+        for action in (
+            "CreateSecurityGroup",
+            "CreateSnapshot",
+            "CreateVolume",
+            "ImportKeyPair",
+            "RegisterImage",
+            "RunInstances",
+        )
     )
     | {Call("ebs", "StartSnapshot")},
+    client_tokens=frozenset({Call("ec2", "CreateVolume"), Call("ec2", "RunInstances"), Call("ebs", "StartSnapshot")}),
     architectures=frozenset({"arm64", "i386", "x86_64"}),
     image_name=Rule(
         pattern=r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}", words="3 to 128 letters, digits, spaces and ( ) [ ] . / - ' @ _"
@@ -65,6 +74,11 @@ CAPABILITIES = Capabilities(
         why="AWS lets nobody but itself and chosen vendors register kernels and ramdisks.",
         instead="Use an hvm image, or the `kernel_id` of a PV-GRUB that boots the kernel inside the image.",
     ),
+    volume_fields=frozenset({"Encrypted", "KmsKeyId", "VolumeType"}),
+    key_kinds=frozenset({"rsa", "ed25519"}),
+    metadata_options=True,
+    latest_console=True,
+    instance_types={"x86_64": "t3.small", "arm64": "t4g.small"},
 )
 
 

@@ -89,6 +89,7 @@ def capabilities(release: Release) -> Capabilities:
         ebs_in_bundles=False,
         most_ephemeral=1,
         paravirtual_needs=frozenset({"KernelId", "RamdiskId"}),
+        client_tokens=frozenset({Call("ec2", "RunInstances")}),
     )
 
 

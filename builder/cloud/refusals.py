@@ -80,12 +80,17 @@ _CONFLICT = frozenset(
         "BucketAlreadyExists",
         "BucketAlreadyOwnedByYou",
         "ConflictException",
+        "DependencyViolation",
         "IdempotentInstanceTerminated",
         "IdempotentParameterMismatch",
         "InvalidAMIName.Duplicate",
+        "InvalidGroup.Duplicate",
+        "InvalidGroup.InUse",
+        "InvalidKeyPair.Duplicate",
         "InvalidSnapshot.InUse",
         "PreconditionFailed",
         "ResourceAlreadyExistsException",
+        "VolumeInUse",
     }
 )
 _PERMISSION = frozenset({"403", "AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})

@@ -61,3 +61,20 @@ def wait_until(
         progress.note(f"waiting for {what} ({waited:.0f} s, at most {deadline:.0f} s)")
         time.sleep(min(pause, max(0.01, deadline - waited)))
         pause = min(pause * 1.5, patience.longest)
+
+
+def found_within(look: Callable[[], Record | None], *, until: float, what: str, progress: Progress) -> Record | None:
+    """Return what `look` finds, as soon as it does, or None when `until` (as time.time() counts) has passed.
+
+    For what a call may have made whose answer was lost, where only a describe can tell, and that lags: "absent" is not
+    believed before then. Looks once at least.
+    """
+    pause = 0.2
+    while True:
+        found = look()
+        left = until - time.time()
+        if found is not None or left <= 0:
+            return found
+        progress.note(f"looking for {what}, whose answer was lost ({left:.0f} s more)")
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, 5)

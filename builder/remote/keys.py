@@ -10,6 +10,7 @@ from typing import Self
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from builder.errors import InputError
@@ -26,6 +27,17 @@ class KeyPair:
     def generate(cls) -> Self:
         """Return a new ed25519 pair: for logging in, or as the host key of a machine that is about to boot."""
         return cls._of(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def generate_rsa(cls) -> Self:
+        """Return a new RSA pair of 2048 bits, for clouds and systems that do not know ed25519.
+
+        Its private key is written in the form that OpenSSH before 6.5 reads too.
+        """
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        old = serialization.PrivateFormat.TraditionalOpenSSL
+        private = key.private_bytes(serialization.Encoding.PEM, old, serialization.NoEncryption())
+        return cls(private=private, public=cls._of(key).public)
 
     @classmethod
     def load(cls, pem: bytes, where: str) -> Self:

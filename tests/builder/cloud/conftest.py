@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import itertools
+import pickle
 import random
 import secrets
 from collections import Counter
@@ -15,8 +17,14 @@ from typing import Any
 import pytest
 
 from builder import pool
+from builder.cloud.api import BlockDevice, ImageSpec
 from builder.cloud.aws import Aws, Settings
 from builder.cloud.claims import Claim
+from builder.cloud.eucalyptus import Eucalyptus, query_dialect, s3_dialect
+from builder.cloud.images import wait_available
+from builder.cloud.releases import Release
+from builder.cloud.snapshots import wait_completed
+from builder.cloud.volumes import VolumeSpec, wait_created
 from builder.digest import BLOCK
 from builder.sandbox import audit, lifecycle
 
@@ -175,3 +183,102 @@ def _actor(line: Iterator[Scene], heard: list[Any], connections: Sequence[int]) 
             """Say nothing."""
 
     return Actor
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cloud with machines' records, and the sandbox behind it."""
+
+    cloud: Aws | Eucalyptus
+    endpoint: lifecycle.Endpoint
+
+    @property
+    def zone(self) -> str:
+        """An availability zone."""
+        return str(self.cloud._call("ec2", "DescribeAvailabilityZones")["AvailabilityZones"][0]["ZoneName"])
+
+    @property
+    def words(self) -> str:
+        """What another process makes the same cloud of: `pickle.loads(bytes.fromhex(...))()`."""
+        release = getattr(self.cloud, "_release", None)
+        more = {} if release is None else {"release": release}
+        return pickle.dumps(functools.partial(type(self.cloud), self.cloud._settings, **more)).hex()
+
+
+# The clouds that machines are asked of: AWS, a Eucalyptus that tags as it creates, and one that does so after.
+CLOUDS = ("aws", "5.1", "4.4")
+
+
+@pytest.fixture(scope="session")
+def eucalypti(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Place]]:
+    """Return Eucalyptus of a release, started when it is first asked for."""
+    made: dict[str, Place] = {}
+
+    def of(release: str) -> Place:
+        if release not in made:
+            directory = tmp_path_factory.mktemp(f"eucalyptus-{release}")
+            endpoint = lifecycle.start(directory, personality="eucalyptus", release=release)
+            known = Release.parse(release)
+            settings = Settings(
+                region=endpoint.region,
+                endpoints={name: endpoint.service(name) for name in ("ec2", "s3", "iam", "sts", "bootstrap")},
+                access_key=endpoint.access_key,
+                secret_key=endpoint.secret_key,
+                s3=s3_dialect(known),
+                query=query_dialect(known),
+            )
+            made[release] = Place(Eucalyptus(settings, release=known), endpoint)
+        return made[release]
+
+    yield of
+    for place in made.values():
+        lifecycle.stop(place.endpoint.directory)
+
+
+@pytest.fixture(params=CLOUDS)
+def place(request: pytest.FixtureRequest, eucalypti: Callable[[str], Place]) -> Place:
+    """Each of the clouds in turn."""
+    if request.param != "aws":
+        return eucalypti(request.param)
+    sandbox = request.getfixturevalue("sandbox")
+    return Place(Aws(sandbox.settings), sandbox.endpoint)
+
+
+@pytest.fixture(scope="session")
+def images() -> dict[str, str]:
+    """The image of each cloud that `image` has made, by the directory of its sandbox."""
+    return {}
+
+
+@pytest.fixture
+def image(place: Place, images: dict[str, str]) -> str:
+    """An EBS image of an empty volume, which instances can be launched from."""
+    return image_in(place, images)
+
+
+def image_in(place: Place, images: dict[str, str]) -> str:
+    """Return that image of the cloud, made when it is first asked for."""
+    name = str(place.endpoint.directory)
+    if name not in images:
+        cloud, one = place.cloud, Claim(secrets.token_hex(16))
+        volume = cloud.create_volume(one, VolumeSpec(size=1, zone=place.zone))
+        wait_created(cloud, volume)
+        snapshot = cloud.create_snapshot(one, volume, description="", tags={})
+        wait_completed(cloud, snapshot)
+        root = cloud.capabilities.root_device
+        device = BlockDevice(device_name=root, snapshot_id=snapshot)
+        spec = ImageSpec(name=f"image-{one.key}", root_device_name=root, block_devices=(device,))
+        images[name] = wait_available(cloud, cloud.register_image(one, spec)).image_id
+    return images[name]
+
+
+@pytest.fixture
+def old_place(eucalypti: Callable[[str], Place]) -> Place:
+    """A Eucalyptus that sets tags after it has created."""
+    return eucalypti("4.4")
+
+
+@pytest.fixture
+def old_image(old_place: Place, images: dict[str, str]) -> str:
+    """An image in it."""
+    return image_in(old_place, images)
