@@ -79,7 +79,7 @@ def words(
         *("-device", f"virtio-net-pci,netdev=net,mac={mac_of(spec.instance_id)},romfile="),
         *_identity(spec, metadata),
         *_boot(spec),
-        *(word for index, one in enumerate(plugged) for word in _disk(one, index)),
+        *(word for index, one in enumerate(plugged) for word in _disk(one, boots=index == 0 and spec.kernel is None)),
     ]
 
 
@@ -87,8 +87,8 @@ def _acceleration(kind: Kind) -> str:
     return "kvm" if kind == "kvm" else f"tcg,thread=multi,tb-size={_TRANSLATED}"
 
 
-def _disk(one: Plugged, index: int) -> tuple[str, ...]:
-    first = {"bootindex": 0} if index == 0 else {}
+def _disk(one: Plugged, *, boots: bool) -> tuple[str, ...]:
+    first = {"bootindex": 0} if boots else {}  # which a kernel that qemu loads takes for itself
     return "-blockdev", json.dumps(one.node()), "-device", json.dumps(one.device() | first)
 
 
