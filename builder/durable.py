@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -70,12 +71,13 @@ def scratch_in(directory: Path, prefix: str) -> Iterator[Path]:
     """A new directory of this process's own inside `directory`, its name `prefix` and something random; removed after.
 
     A crash leaves it; the next call with that prefix removes those that nobody holds. Raises UsageError where none can
-    be made.
+    be made, DiskFull.
     """
-    for left in directory.glob(f"{prefix}*"):
+    for left in directory.glob(f"{glob.escape(prefix)}*"):
         _remove_unless_held(left)
     try:
-        place, lock = _held_directory(directory, prefix)
+        with translate_disk_full(directory):
+            place, lock = _held_directory(directory, prefix)
     except OSError as error:
         raise UsageError(f"{directory} cannot be written: {error.strerror}", hint="Name another place.") from error
     try:

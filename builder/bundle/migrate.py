@@ -78,15 +78,16 @@ def migrate_file(path: Path, changes: Changes, key: PrivateKey, *, signed_by: Ce
     The old one is kept beside it as NAME.bak. A file of that name is never overwritten: with other bytes in it
     UsageError is raised. Of a symbolic link the file is changed that it leads to. A crash leaves at `path` the old
     manifest or the new one, whole, and the new one never without the backup; where the old one is still there, the
-    same call goes on. It may leave `.NAME.new` files, which the next call replaces. Raises InputError for a file that
-    cannot be read, HostError for one that cannot be written, DiskFull.
+    same call goes on. It may leave a directory `.NAME.new-…`, which the next call removes. Of two calls at once the one
+    that ends last decides. Raises InputError for a file that cannot be read, UsageError for a directory that cannot be
+    written, HostError for a file that cannot, DiskFull.
     """
     path = path.resolve()
     before, mode = _read(path)
     after = migrate(before, changes, key, where=str(path), signed_by=signed_by)
-    with _translated(path):
-        _keep(before, path.with_name(f"{path.name}.bak"), mode)
-        durable.commit(_aside(path, after, mode), path)
+    with _translated(path), durable.scratch_in(path.parent, f".{path.name}.new-") as own:
+        _keep(_written(own / "old", before, mode), path.with_name(f"{path.name}.bak"), before)
+        durable.commit(_written(own / "new", after, mode), path)
     return manifest.read(after, where=str(path))
 
 
@@ -118,9 +119,8 @@ def _read(path: Path) -> tuple[bytes, int]:
         raise InputError(f"the manifest {path} cannot be read: {error.strerror}") from error
 
 
-def _keep(data: bytes, backup: Path, mode: int) -> None:
-    """Leave `data` durably at `backup`, which is not there yet, or holds it already for a run that was ended here."""
-    aside = _aside(backup, data, mode)
+def _keep(aside: Path, backup: Path, data: bytes) -> None:
+    """Give `aside`, which holds `data`, a second name that is not there yet, or is one of the same bytes, durably."""
     try:
         os.link(aside, backup)  # fails where rename would replace
     except FileExistsError:
@@ -129,20 +129,17 @@ def _keep(data: bytes, backup: Path, mode: int) -> None:
                 f"{backup} exists already and is not a copy of the manifest as it is now; it was not touched",
                 hint="It is an earlier migration's backup: move it away, or bring it back first.",
             ) from None
-    finally:
-        aside.unlink()
     durable.fsync_directory(backup.parent)
 
 
-def _aside(path: Path, data: bytes, mode: int) -> Path:
-    """Write `data` durably beside `path` and return where; `mode` are its permissions."""
-    aside = path.with_name(f".{path.name}.new")
-    with durable.translate_disk_full(aside), open(aside, "wb") as out:
+def _written(path: Path, data: bytes, mode: int) -> Path:
+    """Write `data` durably to the file `path`; `mode` are its permissions."""
+    with durable.translate_disk_full(path), open(path, "wb") as out:
         os.fchmod(out.fileno(), mode)
         out.write(data)
         out.flush()
         os.fsync(out.fileno())
-    return aside
+    return path
 
 
 @contextmanager

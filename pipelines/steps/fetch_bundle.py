@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from pydantic import Field
 
@@ -127,7 +127,8 @@ def _download(url: str, says: Manifest, into: Path, work: Work) -> None:
             spool = work.scratch / "part"
             spool.mkdir(exist_ok=True)
             expected = Checksum(algorithm="sha1", value=part.sha1, source=f"the manifest {url}")
-            fetched = web.download(urljoin(url, part.filename), spool, expected=expected)
+            # A manifest names files: what is a query or a fragment in a URL is part of a name here.
+            fetched = web.download(urljoin(url, quote(part.filename, safe="")), spool, expected=expected)
             fetched.path.replace(target)
         work.progress.advance(target.stat().st_size)
 

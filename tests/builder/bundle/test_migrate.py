@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import stat
 import subprocess  # noqa: TID251 - a migration that is killed
@@ -15,7 +17,7 @@ from builder.bundle import keys, signature
 from builder.bundle import manifest as manifests
 from builder.bundle.migrate import Changes, migrate, migrate_file
 from builder.bundle.records import ContentKey, Encrypted, Manifest
-from builder.errors import BundleRefused, DiskFull, HostError, InputError, UsageError
+from builder.errors import BundleRefused, HostError, InputError, UsageError
 
 
 @pytest.fixture
@@ -183,11 +185,16 @@ def test_a_huge_file_is_not_read_whole(tmp_path: Path, user) -> None:
         migrate_file(huge, Changes(), user.key)
 
 
-def test_a_full_disk_leaves_the_old_one(file: Path, data, user, other) -> None:
-    file.with_name(f".{file.name}.bak.new").symlink_to("/dev/full")
-    with pytest.raises(DiskFull, match=r"\.bak\.new"):
-        migrate_file(file, Changes(cloud=other.certificate), user.key)
-    assert file.read_bytes() == data
+def test_a_full_disk_leaves_the_old_one(file: Path, data, user, other, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    script = f"""
+        mount -t tmpfs -o size=64k tmpfs {small} && cp {file} {small} && dd if=/dev/zero of={small}/full 2>/dev/null
+        {sys.executable} -c "$0" {small}/{file.name} 0 {user.key_file.parent}; ls -A {small}; cat {small}/{file.name}
+    """
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script, CHILD], capture_output=True, check=True)
+    assert b"DiskFull: no space left for" in done.stderr
+    assert done.stdout == f"{file.name}\nfull\n".encode() + data
 
 
 CHILD = """
@@ -200,10 +207,10 @@ seen = 0
 def count(event, arguments):
     # What a crash can fall between: every call that changes a directory or opens a file for writing.
     global seen
-    if event in ("os.link", "os.rename", "os.remove") or (event == "open" and "w" in str(arguments[1])):
+    if event in ("os.mkdir", "os.link", "os.rename", "os.remove") or (event == "open" and "w" in str(arguments[1])):
         seen += 1
         if seen == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), getattr(signal, (sys.argv[4:] or ["SIGKILL"])[0]))
 sys.addaudithook(count)
 keys = Path(sys.argv[3])
 key = PrivateKey.load((keys / "user.key").read_bytes(), "user.key")
@@ -216,8 +223,8 @@ def test_a_kill_anywhere_leaves_one_of_both_and_the_same_call_goes_on(file: Path
     backup = file.with_name(f"{file.name}.bak")
     killed = 0
     for at in range(1, 20):
-        for path in file.parent.iterdir():
-            path.unlink()
+        shutil.rmtree(file.parent)
+        file.parent.mkdir()
         file.write_bytes(data)
         arguments = [sys.executable, "-c", CHILD, str(file), str(at), str(user.key_file.parent)]
         child = subprocess.run(arguments, capture_output=True, check=False, text=True)
@@ -234,4 +241,28 @@ def test_a_kill_anywhere_leaves_one_of_both_and_the_same_call_goes_on(file: Path
             migrate_file(file, Changes(cloud=other.certificate), user.key)
             assert keys.opened(manifests.read(file.read_bytes(), where="x").for_cloud, other.key)
             assert backup.read_bytes() == data
+            assert sorted(file.parent.iterdir()) == [file, backup]
     assert killed >= 5
+
+
+def test_two_at_once_are_in_nobodys_way(file: Path, data, other, user) -> None:
+    stopped = 0
+    for at in range(1, 20):
+        shutil.rmtree(file.parent)
+        file.parent.mkdir()
+        file.write_bytes(data)
+        arguments = [sys.executable, "-c", CHILD, str(file), str(at), str(user.key_file.parent), "SIGSTOP"]
+        child = subprocess.Popen(arguments)
+        ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+        if ended is None or ended.si_code != os.CLD_STOPPED:
+            assert child.wait() == 0
+            break
+        stopped += 1
+        if file.read_bytes() == data:
+            migrate_file(file, Changes(account="999999999999"), user.key)
+        child.send_signal(signal.SIGCONT)
+        assert child.wait() == 0
+        assert keys.opened(manifests.read(file.read_bytes(), where="x").for_cloud, other.key)
+        assert file.with_name(f"{file.name}.bak").read_bytes() == data
+        assert len(list(file.parent.iterdir())) == 2
+    assert stopped >= 5

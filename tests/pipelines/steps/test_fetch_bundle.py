@@ -94,6 +94,16 @@ def test_after_a_kill_only_what_is_missing_is_fetched(store: FileStore, bundle: 
     assert [part.name for part in fetch(store, tmp_path, bundle.as_uri()).parts] == [path.name for path in parts]
 
 
+def test_part_names_that_mean_something_in_urls(store: FileStore, bundle: Path, tmp_path: Path) -> None:
+    text, names = bundle.read_text(), []
+    for number, path in enumerate(sorted(bundle.parent.glob("*.part.*"))):
+        names.append(f"a?b#c%41 &;:{number}é.part.{number}")
+        text = text.replace(f"<filename>{path.name}<", f"<filename>{names[-1].replace('&', '&amp;')}<")
+        path.rename(path.with_name(names[-1]))
+    bundle.write_text(text)
+    assert [part.name for part in fetch(store, tmp_path, bundle.as_uri()).parts] == names
+
+
 def test_parts_that_the_store_has_are_not_fetched(store: FileStore, bundle: Path, tmp_path: Path) -> None:
     made = fetch(store, tmp_path, bundle.as_uri())
     for path in bundle.parent.glob("*.part.*"):
