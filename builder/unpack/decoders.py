@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, cast
@@ -26,6 +27,9 @@ _MAGICS: dict[Compression, bytes] = {"gz": b"\x1f\x8b", "xz": b"\xfd7zXZ\0"}
 # xz -9 needs 65 MiB, zstd --ultra -22 128 MiB; a header may ask for gigabytes.
 _XZ_MEMORY = 256 << 20
 _ZSTD_WINDOW = 128 << 20
+_BEGINNING = 6  # bytes that tell a member: xz's magic; gzip has its flags in the fourth
+_GZIP = 16 + zlib.MAX_WBITS  # how zlib is told to expect gzip's header and trailer
+_FHCRC = 0x02  # of a gzip header's fourth byte: a checksum of the header follows it (RFC 1952, 2.3.1)
 _ISAL_ERROR = cast("type[Exception]", igzip_lib.IsalError)  # the package's stubs call it an instance
 
 
@@ -59,13 +63,13 @@ def open_decoder(path: Path, compression: Compression, name: str) -> Decoder:
     """Return the decoder for the file at `path`; `name` is what messages call it. Raises ArchiveRefused."""
     match compression:
         case "gz":
-            return _Members(path, name, "gz", lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP))
+            return _Members(path, name, "gz", _gunzip)
         case "bz2":
             return bzip2.open_bzip2(path, name, workers=_cores())
         case "xz":
             if layout := xz_blocks.layout(path, workers=_cores()):
                 return xz_blocks.ParallelXz(path, name, layout)
-            return _Members(path, name, "xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
+            return _Members(path, name, "xz", lambda _: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
         case "zst":
             return _Zstd(path, name)
 
@@ -82,14 +86,15 @@ class _Members:
     an image file with something behind its end was not made by its publisher's compressor alone.
     """
 
-    def __init__(self, path: Path, name: str, compression: Compression, fresh: Callable[[], _Member]) -> None:
+    def __init__(self, path: Path, name: str, compression: Compression, fresh: Callable[[bytes], _Member]) -> None:
+        """Decode the file at `path`; `fresh` makes the decoder of a member that begins with these bytes."""
         self._file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self._name = name
         self._compression = compression
         self._fresh = fresh
-        self._member = fresh()
-        self._input = b""
         self.consumed = 0
+        self._input = self._more()
+        self._member = fresh(self._input)
 
     def read(self, size: int) -> bytes:
         while True:
@@ -104,7 +109,7 @@ class _Members:
             data, self._input = self._input, b""
             try:
                 decoded = self._member.decompress(data, size)
-            except (OSError, ValueError, EOFError, lzma.LZMAError, _ISAL_ERROR) as error:
+            except (OSError, ValueError, EOFError, lzma.LZMAError, zlib.error, _ISAL_ERROR) as error:
                 raise ArchiveRefused(
                     f"{self._name}: damaged {self._compression} data ({error})", hint=DAMAGED
                 ) from error
@@ -123,7 +128,7 @@ class _Members:
         """Go on to the next member; False if there is none."""
         magic = _MAGICS[self._compression]
         rest = self._member.unused_data.lstrip(b"\0")
-        while len(rest) < len(magic):
+        while len(rest) < _BEGINNING:
             data = self._more()
             if not data:
                 break
@@ -132,9 +137,37 @@ class _Members:
             return False
         if not rest.startswith(magic):
             raise ArchiveRefused(f"{self._name}: bytes that are no {self._compression} follow its end", hint=DAMAGED)
-        self._member = self._fresh()
+        self._member = self._fresh(rest)
         self._input = rest
         return True
+
+
+def _gunzip(begins: bytes) -> _Member:
+    """Return the decoder of a gzip member: isal's, which takes a header with a checksum for damaged, or zlib's."""
+    with_checksum = len(begins) > 3 and begins[3] & _FHCRC
+    return _ByZlib() if with_checksum else igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+
+
+class _ByZlib:
+    """A gzip member by Python's own library."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(_GZIP)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1, /) -> bytes:
+        out = self._inner.decompress(self._inner.unconsumed_tail + data, max(max_length, 0))
+        # As long as the output is full there may be more of it, also where all input was taken.
+        self.needs_input = not self._inner.unconsumed_tail and len(out) != max_length
+        return out
 
 
 class _Zstd:

@@ -6,6 +6,7 @@ import lzma
 import os
 import subprocess  # noqa: TID251 - memory is measured in a process of its own
 import sys
+import zlib
 
 import pytest
 import zstandard
@@ -87,6 +88,29 @@ def test_members_one_after_the_other_are_one_file(kind, packed, tmp_path):
     source = tmp_path / "two"
     source.write_bytes(packed[kind].read_bytes() * 2)
     assert unpack(source, tmp_path / "out", name="x").path.read_bytes() == packed.image.read_bytes() * 2
+
+
+def with_header_checksum(member: bytes) -> bytes:
+    """Return a plain gzip member with FHCRC of RFC 1952 set."""
+    header = member[:3] + b"\x02" + member[4:10]
+    return header + (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little") + member[10:]
+
+
+@pytest.mark.parametrize("order", ["checked", "plain checked", "checked plain checked"])
+def test_gzip_headers_with_a_checksum(order, packed, refused, tmp_path):
+    plain = gzip.compress(packed.image.read_bytes(), 1)
+    kinds = {"plain": plain, "checked": with_header_checksum(plain)}
+    members = [kinds[word] for word in order.split()]
+    source = tmp_path / "source.gz"
+    source.write_bytes(b"".join(members) + bytes(1000))
+    assert unpack(source, tmp_path / "image", name="x").path.read_bytes() == packed.image.read_bytes() * len(members)
+    for harmed in (-5, 10 - len(members[-1])):  # the data's checksum and, where there is one, the header's
+        damaged = bytearray(b"".join(members))
+        damaged[harmed] ^= 1
+        source.write_bytes(damaged)
+        assert "damaged gz data" in refused(source).message
+    source.write_bytes(b"".join(members)[:-1])
+    assert "is cut off" in refused(source).message
 
 
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "multi.xz"])
