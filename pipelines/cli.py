@@ -73,6 +73,9 @@ Directory = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+KeepHelper = Annotated[
+    bool, typer.Option("--keep-helper", help="Leave the helper instance running at the end, and say how to log in.")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run of this recipe instead of refusing.")]
 
 
@@ -97,20 +100,22 @@ def run(
     mirror: Mirrors = None,
     cloud: CloudName = None,
     wait: Wait = False,
+    keep_helper: KeepHelper = False,
     json: AsJson = False,
 ) -> None:
     """Run a recipe to its registered image; continues a run that was cut."""
-    recipes.run(recipe, var or [], mirror or [], cloud, wait=wait, as_json=json)
+    recipes.run(recipe, var or [], mirror or [], cloud, wait=wait, keep_helper=keep_helper, as_json=json)
 
 
 @app.command()
 def resume(
     run: Annotated[str | None, typer.Argument(help="The run's id; the newest unfinished one by default.")] = None,
     wait: Wait = False,
+    keep_helper: KeepHelper = False,
     json: AsJson = False,
 ) -> None:
     """Carry on with a run that was killed, interrupted or failed."""
-    recipes.resume(run, wait=wait, as_json=json)
+    recipes.resume(run, wait=wait, keep_helper=keep_helper, as_json=json)
 
 
 @app.command()

@@ -26,11 +26,13 @@ from builder import pool
 from builder.cloud.claims import Claim
 from builder.errors import EmiError
 from pipelines.artifact import AnyArtifact, Bundle, BundleLocation, File
-from pipelines.journal import Effect, Intent, Journal, Result
-from pipelines.plan import Node, arrange, key_of, labels, needs
+from pipelines.journal import Journal
+from pipelines.plan import Node, arrange, key_of, labels
 from pipelines.recipe import Recipe
 from pipelines.step import Forerunner, Work
 from pipelines.targets import Target
+from pipelines.ties import needs
+from pipelines.words import Effect, Intent, Result
 
 _LINES = 4  # parts on their way at the same time; bundling needs the cores
 
@@ -157,7 +159,7 @@ class Sending:
 
 def followers(recipe: Recipe) -> Mapping[str, Node]:
     """Return, by the id of a node that makes a bundle, the upload that directly follows and alone takes it."""
-    nodes = arrange(recipe)
+    nodes = [node for node in arrange(recipe) if not node.lease]
     users = Counter(need for item in recipe.steps for need in needs(item))
     return {
         node.id: after

@@ -66,6 +66,36 @@ class StepFinished:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeaseAcquired:
+    """A lease can be used. `how` is ran (acquired) or adopted; `seconds` is wall time."""
+
+    step: str
+    kind: str
+    how: str
+    seconds: float
+    result: AnyArtifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseReleased:
+    """A lease has been given back: what it held is gone, or is as it was found."""
+
+    step: str
+    kind: str
+    resource: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseKept:
+    """A lease is not given back; `text` says why, how to get at it and how to remove it."""
+
+    step: str
+    kind: str
+    resource: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFinished:
     """The run's last word. `error` is None when `status` is ok."""
 
@@ -77,7 +107,8 @@ class RunFinished:
     error: Mapping[str, Any] | None = None
 
 
-Event = RunStarted | StepStarted | StepTotal | StepAdvanced | StepNote | StepFinished | RunFinished
+LeaseEvent = LeaseAcquired | LeaseReleased | LeaseKept
+Event = RunStarted | StepStarted | StepTotal | StepAdvanced | StepNote | StepFinished | LeaseEvent | RunFinished
 
 
 class Watcher(Protocol):

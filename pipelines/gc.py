@@ -20,8 +20,9 @@ from builder.errors import BusyError, CloudError, UsageError
 from pipelines import locks
 from pipelines.artifact import BundleLocation, MachineImage, Snapshot
 from pipelines.home import Home
-from pipelines.journal import Abandon, Effect, Journal, Known, Result, Run
+from pipelines.journal import Journal, Known, Run
 from pipelines.targets import Target
+from pipelines.words import Abandon, Effect, Result
 
 Verdict = Literal["in use", "in progress", "too young", "unclear", "litter"]
 

@@ -5,6 +5,7 @@ journal.sqlite              what was intended, begun and finished
 runs/RUN/report.json        what a run did, for people and for later
 recipes/                    those that `emi install-image` wrote, by name and content
 scratch/KEY/                work in progress; safe to delete when nothing runs
+leases/KEY/                 what belongs to a helper or volume while it is leased: the key that logs in
 reserve                     room that a prune gives back first: on a full disk the journal could not even be read
 cache/                      remembered answers (ETags, package files); safe to delete always
 locks/                      who runs what; held by the kernel, gone with the process
@@ -53,6 +54,11 @@ class Home:
     def scratch(self) -> Path:
         """Work in progress, one directory per key and generation."""
         return self.root / "scratch"
+
+    @property
+    def leases(self) -> Path:
+        """What belongs to what is leased in a cloud, one directory per key and generation."""
+        return self.root / "leases"
 
     @property
     def cache(self) -> Path:
@@ -104,7 +110,7 @@ class Home:
         """Create what is missing, readable by this user only. Raises HostError when it cannot be written."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for place in (self.objects, self.runs, self.recipes, self.scratch, self.cache, self.locks):
+            for place in (self.objects, self.runs, self.recipes, self.scratch, self.leases, self.cache, self.locks):
                 place.mkdir(parents=True, exist_ok=True)
             self._keep_reserve()
         except OSError as error:

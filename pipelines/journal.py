@@ -5,18 +5,20 @@ from survives kill -9 and a power cut. For one key and generation the words come
 
     Intent  >  Effect (cloud steps: the id of what was started)  >  Result    or    Abandon, after any of them
 
+A lease has no Result: it is held from its Effect to its Abandon. Its Effect is said again before what lies in it is
+changed, so that what was said of its content before holds no more.
+
 docs/design/journal.md has one sentence for each crash window between them.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,11 +27,14 @@ import sqlalchemy as sql  # noqa: TID251 - this is the door
 from builder.cloud.claims import Claim
 from builder.crashpoint import reach
 from builder.errors import DiskFull, HostError
-from pipelines.artifact import ARTIFACT, AnyArtifact
+from pipelines.artifact import ARTIFACT
+from pipelines.words import Effect, Intent, Word, body_of, word_of
 
 Status = Literal["running", "ok", "failed", "interrupted"]
 
-_VERSION = 1  # of the tables, in SQLite's user_version: raise it with every change that an older emi would misread
+# Of the tables and words, in SQLite's user_version: raise it with every change that an older emi would misread.
+_VERSION = 2
+_READS = (0, 1, _VERSION)  # 0: new or empty; 1: from before there were leases
 
 _tables = sql.MetaData()
 _words = sql.Table(
@@ -76,42 +81,25 @@ _uses = sql.Table(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intent:
-    """About to start."""
-
-    at: float  # seconds since the epoch
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effect:
-    """Something exists in a cloud by our doing: its id."""
-
-    resource: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """Finished."""
-
-    artifact: AnyArtifact
-
-
-@dataclass(frozen=True, kw_only=True)
-class Abandon:
-    """Given up under this generation, and why; the next attempt claims under the next number."""
-
-    why: str
-
-
-Word = Intent | Effect | Result | Abandon
-
-
-@dataclass(frozen=True, kw_only=True)
 class Last:
-    """The last word about a key, and the generation it was said under."""
+    """The last word about a key, and the generation it was said under; `place` grows with every word of any key."""
 
     generation: int
     word: Word
+    place: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a lease holds: its generation, when it was first intended, and its id, if that was ever known.
+
+    `place` is that of the last Effect: what was said of its content before that holds no more.
+    """
+
+    generation: int
+    intended: float  # seconds since the epoch
+    resource: str | None
+    place: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +140,14 @@ class Journal:
             _tables.create_all(connection)
 
     def _require_known(self, connection: sql.Connection) -> None:
-        """Raise HostError for a journal of a later version, untouched; mark a new one with ours."""
+        """Raise HostError for a journal of a later version, untouched; mark any other with ours."""
         found = connection.scalar(sql.text("PRAGMA user_version"))
-        if found not in (0, _VERSION):
+        if found not in _READS:
             raise HostError(
                 f"the journal {self._path} has version {found}; this emi knows version {_VERSION}",
                 hint="Use the emi that wrote it or a later one, or another EMI_HOME.",
             )
-        if found == 0:
+        if found != _VERSION:
             connection.execute(sql.text(f"PRAGMA user_version = {_VERSION}"))
 
     def close(self) -> None:
@@ -175,7 +163,7 @@ class Journal:
         with self._durably() as connection:
             connection.execute(
                 _words.insert().values(
-                    key=key, generation=generation, word=name, body=_body(word), run=run, at=time.time()
+                    key=key, generation=generation, word=name, body=body_of(word), run=run, at=time.time()
                 )
             )
         reach(f"after journal:{name}")
@@ -185,7 +173,24 @@ class Journal:
         query = sql.select(_words).where(_words.c.key == key).order_by(_words.c.id.desc()).limit(1)
         with self._looking() as connection:
             row = connection.execute(query).mappings().first()
-        return Last(generation=row["generation"], word=_word(row["word"], row["body"])) if row else None
+        if row is None:
+            return None
+        return Last(generation=row["generation"], word=word_of(row["word"], row["body"]), place=row["id"])
+
+    def held(self, key: str) -> Held | None:
+        """Return what the lease of that key holds; None when it was never intended or has been given up."""
+        query = sql.select(_words).where(_words.c.key == key).order_by(_words.c.id)
+        held: Held | None = None
+        with self._looking() as connection:
+            for row in connection.execute(query):
+                match word_of(row.word, row.body):
+                    case Intent(at=at):
+                        held = Held(generation=row.generation, intended=at, resource=None, place=row.id)
+                    case Effect(resource=resource) if held:
+                        held = replace(held, resource=resource, place=row.id)
+                    case _:
+                        held = None
+        return held
 
     def has_effect(self, run: str) -> bool:
         """Say whether the run began anything in a cloud, that it knows of."""
@@ -214,7 +219,7 @@ class Journal:
         runs: dict[str, set[str]] = {}
         with self._looking() as connection:
             for row in connection.execute(sql.select(_words).order_by(_words.c.id)):
-                said.setdefault((row.key, row.generation), []).append(_word(row.word, row.body))
+                said.setdefault((row.key, row.generation), []).append(word_of(row.word, row.body))
                 runs.setdefault(row.key, set()).add(row.run)
             for use in connection.execute(sql.select(_uses)):
                 runs.setdefault(use.key, set()).add(use.run)
@@ -374,27 +379,3 @@ def _make_durable(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
-
-
-def _body(word: Word) -> dict[str, Any]:
-    match word:
-        case Intent(at=at):
-            return {"at": at}
-        case Effect(resource=resource):
-            return {"resource": resource}
-        case Result(artifact=artifact):
-            return {"artifact": json.loads(artifact.model_dump_json())}
-        case Abandon(why=why):
-            return {"why": why}
-
-
-def _word(name: str, body: Mapping[str, Any]) -> Word:
-    match name:
-        case "intent":
-            return Intent(at=body["at"])
-        case "effect":
-            return Effect(resource=body["resource"])
-        case "result":
-            return Result(artifact=ARTIFACT.validate_python(body["artifact"]))
-        case _:
-            return Abandon(why=body["why"])

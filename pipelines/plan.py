@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -15,24 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from builder.cloud.api import Call
-from builder.cloud.claims import RECIPE_TAG, Claim
+from builder.cloud.claims import RECIPE_TAG
 from pipelines.artifact import (
+    TRANSIENT,
     AnyArtifact,
-    Bundle,
-    BundleLocation,
-    File,
-    Helper,
-    ImageFile,
-    MachineImage,
-    Snapshot,
-    Volume,
 )
-from pipelines.journal import Abandon, Effect, Intent, Journal, Result
+from pipelines.lease import LeaseStep
 from pipelines.recipe import Recipe, StepItem
 from pipelines.recipe.parts import PARTS, pick, split
 from pipelines.step import Before, CloudStep, Foreseen, GuestStep, Inputs
-from pipelines.store import FileStore
 from pipelines.targets import Target
+from pipelines.ties import Ties, needs, references
 
 _REGISTER = Call("ec2", "RegisterImage")
 
@@ -69,10 +61,49 @@ class Node:
         step = self.items[0].step
         return step if isinstance(step, CloudStep) else None
 
+    @property
+    def lease(self) -> LeaseStep[Any] | None:
+        """Its step, when that is a lease."""
+        step = self.items[0].step
+        return step if isinstance(step, LeaseStep) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promised:
+    """What stands for a lease among the results, before it is known whether anybody needs it."""
+
+    id: str
+    noun: str
+    key: str
+
+    def identity(self) -> dict[str, Any]:
+        """Return what of it counts in the keys of the steps that take it: nothing that could differ."""
+        return {"kind": self.noun}
+
+
+Standing = AnyArtifact | Promised  # what there is, or stands, for the result of a step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What a node takes, as Inputs has it, with what is only promised."""
+
+    source: Standing | None
+    named: Mapping[str, Standing]
+
+    def there(self) -> Inputs:
+        """Return it without what is only promised."""
+        source = None if isinstance(self.source, Promised) else self.source
+        return Inputs(source=source, named={name: a for name, a in self.named.items() if not isinstance(a, Promised)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prospect:
-    """What will become of a node. `verdict` is done, will run or will adopt; `expected` in bytes, None when unknown."""
+    """What will become of a node. `expected` in bytes, None when unknown.
+
+    `verdict` is done, will run or will adopt; of a lease will lease, will adopt or not needed. The last is also that of
+    a step whose result has passed with its lease (`result` is what it was), while nothing that will run asks for it.
+    """
 
     node: Node
     verdict: str
@@ -89,15 +120,16 @@ def arrange(recipe: Recipe) -> tuple[Node, ...]:
     A guest step joins the one before it when nothing else needs that one's image. A kernel that was copied out stays
     beside the image through the guest steps that follow, so who needs only that keeps nothing apart.
     """
-    takes = [split(reference) for item in recipe.steps for reference in _references(item)]
+    takes = [split(reference) for item in recipe.steps for reference in references(item)]
     takes += [(output.step, output.field if output.field in PARTS else None) for output in recipe.outputs.values()]
     users = Counter(id_ for id_, part in takes if part is None)
     copies_used = {id_ for id_, part in takes if part}
     nodes: list[Node] = []
     for item in recipe.steps:
-        before = nodes[-1] if nodes else None
+        index = next((at for at in reversed(range(len(nodes))) if not nodes[at].lease), None)
+        before = nodes[index] if index is not None else None
         if before and item.source == before.id and users[before.id] == 1 and _joins(item, before, copies_used):
-            nodes[-1] = Node(items=(*before.items, item))
+            nodes[nodes.index(before)] = Node(items=(*before.items, item))
         else:
             nodes.append(Node(items=(item,)))
     return tuple(nodes)
@@ -112,15 +144,6 @@ def _joins(item: StepItem, before: Node, copies_used: AbstractSet[str]) -> bool:
     return not replaces and ids.isdisjoint(split(reference)[0] for reference in item.references.values())
 
 
-def needs(item: StepItem) -> list[str]:
-    """Return the ids of the steps whose results the step takes, once for each use."""
-    return [split(reference)[0] for reference in _references(item)]
-
-
-def _references(item: StepItem) -> list[str]:
-    return [*([item.source] if item.source else []), *item.references.values()]
-
-
 def labels(recipe: Recipe) -> dict[str, str]:
     """Return the tags of whatever a run of the recipe makes in a cloud; part of the key, since a claim's call repeats
     them to the letter.
@@ -128,18 +151,32 @@ def labels(recipe: Recipe) -> dict[str, str]:
     return {RECIPE_TAG: recipe.name}
 
 
-def ingredients(recipe: Recipe, node: Node, inputs: Inputs, pins: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    """Return, as JSON values, everything that decides the node's result."""
+def _steps(items: Iterable[StepItem], pins: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": item.kind,
+            "revision": item.step.revision,
+            "options": item.options.model_dump(mode="json"),
+            "pins": pins.get(item.id) or {},
+        }
+        for item in items
+    ]
+
+
+def lease_key(recipe: Recipe, item: StepItem, pins: Mapping[str, Any], target: Target) -> str:
+    """Return the key of a lease: it is of one step of one recipe, and nothing that other steps make is in it."""
+    made_of = {"lease": item.id, "steps": _steps([item], pins), "target": target.identity, "labels": labels(recipe)}
+    return key_of(made_of)
+
+
+def ingredients(recipe: Recipe, node: Node, inputs: Bound, pins: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    """Return, as JSON values, everything that decides the node's result.
+
+    What lies in a lease has the lease's key in its own, as has what depends on what the helper is: a later write is
+    into the same volume or another result. What goes on from there has neither: only what was written counts.
+    """
     made_of: dict[str, Any] = {
-        "steps": [
-            {
-                "kind": item.kind,
-                "revision": item.step.revision,
-                "options": item.options.model_dump(mode="json"),
-                "pins": pins.get(item.id) or {},
-            }
-            for item in node.items
-        ],
+        "steps": _steps(node.items, pins),
         "inputs": {
             name: artifact.identity()
             for name, artifact in {"source": inputs.source, **inputs.named}.items()
@@ -148,6 +185,11 @@ def ingredients(recipe: Recipe, node: Node, inputs: Inputs, pins: Mapping[str, A
     }
     if node.cloud_step:
         made_of |= {"target": target.identity, "labels": labels(recipe)}
+    step = node.items[0].step
+    if step.helper_matters or step.returns in TRANSIENT:
+        ties = Ties.of(recipe)
+        leases = ties.used(node.id, spent=lambda _: False) if step.helper_matters else ties.within[node.id]
+        made_of["leases"] = [lease_key(recipe, ties.items[lease], pins, target) for lease in sorted(leases)]
     return made_of
 
 
@@ -156,13 +198,13 @@ def key_of(made_of: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def bind(node: Node, results: Mapping[str, AnyArtifact]) -> Inputs | None:
-    """Return the node's inputs, or None while one of them does not exist yet. Raises InputError (see `pick`)."""
+def bind(node: Node, results: Mapping[str, Standing]) -> Bound | None:
+    """Return what the node takes, or None while one of them does not exist yet. Raises InputError (see `pick`)."""
     needed = {need for item in node.items for need in needs(item)} - {item.id for item in node.items}
     if not needed <= results.keys():
         return None
-    references = {name: pick(step, results) for item in node.items for name, step in item.references.items()}
-    return Inputs(source=pick(node.source, results) if node.source else None, named=references)
+    named = {name: pick(step, results) for item in node.items for name, step in item.references.items()}
+    return Bound(source=pick(node.source, results) if node.source else None, named=named)
 
 
 def by_id(node: Node, result: AnyArtifact) -> dict[str, AnyArtifact]:
@@ -185,150 +227,3 @@ def foresee(prospects: Iterable[Prospect]) -> dict[str, Before]:
         foreseen = last.step.foresee(last.options, before[node.id].source)
         known[node.id] = replace(foreseen, result=prospect.result, returns=last.step.returns)
     return before
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surveyor:
-    """Looks, without touching, at what a recipe needs: the journal, the store and the cloud."""
-
-    recipe: Recipe
-    target: Target
-    journal: Journal
-    store: FileStore
-
-    def survey(self, pins: Mapping[str, Any]) -> tuple[Prospect, ...]:
-        """Return the prospect of every node."""
-        results: dict[str, AnyArtifact] = {}
-        sizes: dict[str, int | None] = {}
-        prospects = []
-        for node in arrange(self.recipe):
-            prospect = self.prospect(node, bind(node, results), pins)
-            if prospect.result:
-                results |= by_id(node, prospect.result)
-            sizes[node.id] = self._size(prospect, sizes)
-            prospects.append(replace(prospect, expected=sizes[node.id]))
-        return tuple(prospects)
-
-    def _size(self, prospect: Prospect, sizes: Mapping[str, int | None]) -> int | None:
-        """Return the bytes of data that the node moves or moved: its own estimate, or those of what it is made from."""
-        if isinstance(prospect.result, File | ImageFile | Bundle):
-            return self.store.allocated(prospect.result)
-        if Snapshot in prospect.node.items[0].step.accepts:
-            return None  # registering moves none
-        before = sizes.get(prospect.node.source) if prospect.node.source else None
-        return prospect.expected or before
-
-    def prospect(self, node: Node, inputs: Inputs | None, pins: Mapping[str, Any]) -> Prospect:
-        """Return what will become of one node whose inputs (None: not made yet) are these."""
-        calls = self._calls(node)
-        expected = node.items[0].step.expect(node.items[0].options, pins.get(node.id) or {})
-        if inputs is None:
-            return Prospect(node=node, verdict="will run", why=f"after {node.source}", calls=calls, expected=expected)
-        made_of = ingredients(self.recipe, node, inputs, pins, self.target)
-        key = key_of(made_of)
-        done = self._finished(node, key)
-        if done:
-            return Prospect(node=node, verdict="done", why="unchanged", key=key, result=done)
-        verdict, why = self._outlook(node, key, inputs) or ("will run", self._why(node, key, made_of))
-        return Prospect(node=node, verdict=verdict, why=why, key=key, expected=expected, calls=calls)
-
-    def _calls(self, node: Node) -> tuple[Call, ...]:
-        """Return every kind of call that the node may make; where RegisterImage takes no tags, they follow it."""
-        calls = tuple(node.cloud_step.calls(node.items[0].options)) if node.cloud_step else ()
-        if _REGISTER in calls and not self.target.cloud.capabilities.tag_on_register:
-            return (*calls, Call("ec2", "CreateTags"))
-        return calls
-
-    def _finished(self, node: Node, key: str) -> AnyArtifact | None:
-        last = self.journal.last(key)
-        if last is None or not isinstance(last.word, Result):
-            return None
-        artifact = last.word.artifact
-        if isinstance(artifact, (File, ImageFile, Bundle)):
-            return artifact if self.store.holds(artifact) else None
-        step = node.cloud_step
-        return artifact if step and step.present(artifact, self.target.cloud) else None
-
-    def _outlook(self, node: Node, key: str, inputs: Inputs) -> tuple[str, str] | None:
-        step = node.cloud_step
-        if step is None:
-            return None
-        last = self.journal.last(key)
-        match last.word if last else None:
-            case Effect(resource=resource):
-                return "will adopt", f"{resource} was begun and is not finished"
-            case Result(artifact=artifact):
-                return "will run", f"{_name(artifact)} is gone from the cloud"
-            case Abandon(why=why):
-                return "will run", f"given up before: {why}"
-            case Intent() | None:
-                claim = Claim(key, last.generation if last else 0)
-                found = step.find(node.items[0].options, inputs, claim, self.target.cloud)
-                return ("will adopt", f"{found} carries our claim") if found else None
-
-    def _why(self, node: Node, key: str, made_of: Mapping[str, Any]) -> str:
-        last = self.journal.last(key)
-        if last:
-            done = isinstance(last.word, Result)
-            return "its file is no longer in the store" if done else "begun before and not finished"
-        before = self.journal.remembered(self.recipe.name, node.id)
-        changes = explain(before, made_of) if before else []
-        return "; ".join(changes[:3]) or "first run"
-
-
-def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return, in words, what differs between two ingredient lists."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
-    return [
-        f"{_spoken(path)} changed: {_short(old.get(path))} -> {_short(new.get(path))}"
-        for path in sorted(old.keys() | new.keys())
-        if old.get(path) != new.get(path)
-    ]
-
-
-# How people name the parts of an ingredient list.
-_WORDS = (
-    (re.compile(r"steps\[(\d+)\]\.options\.(.+)"), "option `{1}`"),
-    (re.compile(r"steps\[(\d+)\]\.pins\.(.+)"), "pinned {1}"),
-    (re.compile(r"steps\[(\d+)\]\.revision()"), "emi's own way of doing it"),
-    (re.compile(r"inputs\.(source)\.(.+)"), "the input's {1}"),
-    (re.compile(r"inputs\.(.+)\.([^.]+)"), "`{0}`'s {1}"),
-)
-
-
-def _spoken(path: str) -> str:
-    for pattern, words in _WORDS:
-        found = pattern.fullmatch(path)
-        if found:
-            return words.format(*found.groups())
-    return path
-
-
-def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        for number, inner in enumerate(value):
-            yield from _leaves(inner, f"{path}[{number}]")
-    else:
-        yield path, value
-
-
-def _short(value: Any, limit: int = 40) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def _name(artifact: AnyArtifact) -> str:
-    match artifact:
-        case File() | ImageFile():
-            return artifact.digest
-        case Bundle():
-            return artifact.manifest.digest
-        case BundleLocation():
-            return artifact.location
-        case (
-            Snapshot(snapshot_id=name) | MachineImage(image_id=name) | Helper(instance_id=name) | Volume(volume_id=name)
-        ):
-            return name

@@ -22,10 +22,17 @@ from pipelines import locks
 from pipelines.artifact import AnyArtifact, Bundle, File, ImageFile
 from pipelines.early import Early
 from pipelines.home import Home
-from pipelines.journal import Abandon, Effect, Intent, Result
-from pipelines.plan import Node, Prospect, Surveyor, ingredients, key_of, labels
+from pipelines.lazily import Lazily
+from pipelines.leases import Leases
+from pipelines.plan import Bound, Node, Prospect, Standing, bind, ingredients, key_of, labels
 from pipelines.recipe import StepItem
 from pipelines.step import CloudStep, GuestStep, Inputs, LocalStep, Outside, Work
+from pipelines.survey import Surveyor
+from pipelines.words import Abandon, Effect, Intent, Result
+
+logins: Any = Lazily("pipelines.logins")  # most runs speak no SSH
+
+_ROUNDS = 4  # that results which pass are made again for one step: each may change its key once
 
 
 class Ahead:
@@ -80,13 +87,33 @@ class Realiser:
     epoch: int | None
     ahead: Ahead
     early: Early
+    leases: Leases
     surveyed: Mapping[str, Prospect]  # by key: what the survey at the start of this run found
+    results: Mapping[str, Standing]  # of the steps so far, by id
+    again: Callable[[str], None]  # brings the step of that id, whose result has passed, to its result once more
 
     def realise(
-        self, node: Node, inputs: Inputs, progress: Progress, announce: Callable[[Prospect], None]
+        self, node: Node, progress: Progress, announce: Callable[[Prospect], None], *, wanted: bool = False
     ) -> tuple[str, AnyArtifact]:
-        """Return how (done, ran, adopted) and what; every word is durable before the next thing happens."""
-        made_of = ingredients(self.surveyor.recipe, node, inputs, self.pins, self.surveyor.target)
+        """Return how (done, ran, adopted) and what; every word is durable before the next thing happens.
+
+        A result that has passed with its lease counts as done, unless it is `wanted`: for what takes it and must run.
+        """
+        for _ in range(_ROUNDS):
+            bound = bind(node, self.results)
+            assert bound is not None, f"{node.id} comes before its input"
+            found = self._realise(node, bound, progress, announce, wanted=wanted)
+            if isinstance(found, tuple):
+                return found
+            for id_ in found:
+                self.again(id_)  # with what it makes now, this one's key may be another
+        raise InternalError(f"what {node.id} takes does not last until it can be used")
+
+    def _realise(
+        self, node: Node, bound: Bound, progress: Progress, announce: Callable[[Prospect], None], *, wanted: bool
+    ) -> tuple[str, AnyArtifact] | list[str]:
+        """Return the same, or which results must be there again before."""
+        made_of = ingredients(self.surveyor.recipe, node, bound, self.pins, self.surveyor.target)
         key = key_of(made_of)
         journal = self.surveyor.journal
         lock = self.home.key_lock(key)
@@ -94,16 +121,25 @@ class Realiser:
         with locks.hold(lock, what=f"step {node.title}", wait=True, tell=progress.note) as sign:
             sign(self.run)
             journal.use(self.run, key)
-            prospect = self._prospect(node, inputs, key)
+            prospect = self._prospect(node, bound, key)
+            if prospect.verdict == "not needed" and not wanted:
+                self.leases.spent.add(node.id)
+            elif prospect.verdict == "not needed":
+                prospect = replace(prospect, verdict="will run", why="what it wrote into has passed", result=None)
+            if prospect.verdict == "will run" and (passed := self._passed(node)):
+                return passed
             announce(prospect)
             self.early.sees(node, key)
             if prospect.result is None:
                 journal.remember(self.surveyor.recipe.name, node.id, key, made_of)
-                how, artifact = self._made(node, inputs, key, progress)
+                how, artifact = self._made(node, self.leases.inputs(node, bound), key, progress)
             else:
                 how, artifact = "done", prospect.result
             self.early.close(node, artifact)
             return how, artifact
+
+    def _passed(self, node: Node) -> list[str]:
+        return [id_ for item in node.items for id_ in self.surveyor.ties.passing(item.id) if id_ in self.leases.spent]
 
     def _made(self, node: Node, inputs: Inputs, key: str, progress: Progress) -> tuple[str, AnyArtifact]:
         if node.cloud_step:
@@ -111,13 +147,13 @@ class Realiser:
             return self._in_cloud(node.cloud_step, node, inputs, key, progress)
         return "ran", self._here(node, inputs, key, progress)
 
-    def _prospect(self, node: Node, inputs: Inputs, key: str) -> Prospect:
+    def _prospect(self, node: Node, bound: Bound, key: str) -> Prospect:
         """Look again, now that the key is ours and held against a prune; what a cloud said a moment ago still holds."""
         surveyed = self.surveyed.get(key)
         if surveyed and surveyed.verdict == "done" and node.cloud_step:
             return surveyed
         with self.surveyor.store.shared():
-            return self.surveyor.prospect(node, inputs, self.pins)
+            return self.surveyor.prospect(node, bound, self.pins)
 
     def _here(self, node: Node, inputs: Inputs, key: str, progress: Progress) -> AnyArtifact:
         journal = self.surveyor.journal
@@ -130,6 +166,7 @@ class Realiser:
         if not (isinstance(step, LocalStep) and step.continues):
             _empty(scratch)
         scratch.mkdir(parents=True, exist_ok=True)
+        self.leases.renew(node)
         journal.write(key, generation, Intent(at=time.time()), run=self.run)
         match step:
             case LocalStep():
@@ -247,6 +284,7 @@ class Realiser:
             is_over=self._is_over,
             labels=labels(self.surveyor.recipe),
             appliance=self.ahead.lend,
+            remote=lambda helper: logins.log_in(helper, self.home.root, progress),
         )
 
     def _is_over(self, run: str) -> bool:

@@ -6,84 +6,37 @@ by `emi run` of the same recipe as well as by `emi resume`, with what it had pin
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from builder import durable, pool
 from builder.cloud.api import Call
 from builder.cloud.claims import Claim
-from builder.errors import EmiError, HostError, InputError, InternalError, Interrupted, UsageError
+from builder.errors import EmiError, HostError, InputError, InternalError, Interrupted
 from pipelines import locks
-from pipelines.artifact import AnyArtifact
+from pipelines.course import Course, Outcome
 from pipelines.early import Early
 from pipelines.events import RunFinished, RunStarted, StepFinished, StepProgress, StepStarted, Watcher
 from pipelines.home import Home
 from pipelines.journal import Journal, Run, Status
-from pipelines.plan import Node, Prospect, Surveyor, arrange, bind, by_id, foresee, needs
+from pipelines.leases import Leases
+from pipelines.plan import Node, Promised, Prospect, arrange, by_id, foresee
 from pipelines.realise import Ahead, Realiser
 from pipelines.recipe import Recipe, StepItem
+from pipelines.request import Request
 from pipelines.step import GuestStep, Outside
 from pipelines.store import FileStore
+from pipelines.survey import Surveyor
 from pipelines.targets import Target, choose, open_target
+from pipelines.ties import needs
 
 READ_ONLY = ("Describe", "Get", "Head", "List")  # how EC2, EBS and S3 name the calls that change nothing
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a person asked for; equal requests continue each other's unfinished runs."""
-
-    recipe: Path
-    variables: Mapping[str, str] = field(default_factory=dict)
-    cloud: str
-    mirrors: tuple[tuple[str, str], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the request with the recipe's digest, as the journal keeps it."""
-        return {
-            "recipe": str(self.recipe.resolve()),
-            "sha256": hashlib.sha256(self.recipe.read_bytes()).hexdigest(),
-            "variables": dict(self.variables),
-            "cloud": self.cloud,
-            "mirrors": [list(pair) for pair in self.mirrors],
-        }
-
-    @classmethod
-    def of_run(cls, run: Run) -> Request:
-        """Return what a run was asked for. Raises UsageError when its recipe is gone or changed."""
-        asked = run.request
-        recipe = Path(asked["recipe"])
-        request = cls(
-            recipe=recipe,
-            variables=asked["variables"],
-            cloud=asked["cloud"],
-            mirrors=tuple((prefix, instead) for prefix, instead in asked["mirrors"]),
-        )
-        if not recipe.is_file() or request.to_json()["sha256"] != asked["sha256"]:
-            raise UsageError(
-                f"{recipe} is not the recipe any more that run {run.run} began with",
-                hint=f"`emi run {recipe}` starts a new run; finished steps that did not change are not repeated.",
-            )
-        return request
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a run ended, for the summary."""
-
-    run: str
-    outputs: Mapping[str, Any]
-    steps: Sequence[StepFinished]
-    calls: Mapping[str, int]
-    report: Path
-    seconds: float
 
 
 class Calls:
@@ -114,6 +67,7 @@ class Runner:
     calls: Calls
     watch: Watcher
     epoch: int | None = None
+    keep_helper: bool = False
 
     def lock(self, *, wait: bool) -> AbstractContextManager[Callable[[str], None]]:
         """Hold this recipe on this target; a second run waits, or is refused by name of the holder (BusyError)."""
@@ -142,7 +96,7 @@ class Runner:
         return Surveyor(recipe=self.recipe, target=self.target, journal=self.journal, store=self.store)
 
     def _run(self, sign: Callable[[str], None]) -> Outcome:
-        started = time.monotonic()
+        course = Course()
         before = self.unfinished()
         run = before.run if before else _new_run_id(self.recipe.name)
         if before:
@@ -153,7 +107,6 @@ class Runner:
                 run, recipe=self.recipe.name, target=self.target.identity, request=self.request.to_json()
             )
         sign(run)
-        steps: list[StepFinished] = []
         titles = [node.title for node in arrange(self.recipe)]
         self.watch(
             RunStarted(
@@ -163,27 +116,35 @@ class Runner:
         try:
             with _under(self.home.root):
                 pins = self._pins(run, before)
-                results = self._realise(run, pins, steps)
-            outputs = self._outputs(results)
+                self._realise(run, pins, course)
+            outputs = self._outputs(course)
         except KeyboardInterrupt:
             error = Interrupted(
-                f"interrupted; {self._left(run, steps)}", hint=f"`emi resume {run}` carries on from here."
+                f"interrupted; {self._left(run, course)}", hint=f"`emi resume {run}` carries on from here."
             )
-            self._end(run, steps, started, error=error)
+            self._end(run, course, error=error)
             raise error from None
         except BrokenPipeError:  # `| head` has seen enough
-            self._end(run, steps, started, error=Interrupted("whoever read the output is gone"))
+            self._end(run, course, error=Interrupted("whoever read the output is gone"))
             raise
         except EmiError as error:
-            self._end(run, steps, started, error=error)
+            error.message += course.left()
+            self._end(run, course, error=error)
             raise
         except Exception as error:
-            self._end(run, steps, started, error=defect(error))
+            found = defect(error)
+            found.message += course.left()
+            self._end(run, course, error=found)
             raise
-        report = self._end(run, steps, started, outputs=outputs)
-        seconds = time.monotonic() - started
+        report = self._end(run, course, outputs=outputs)
         return Outcome(
-            run=run, outputs=outputs, steps=steps, calls=dict(self.calls.made), report=report, seconds=seconds
+            run=run,
+            outputs=outputs,
+            steps=course.steps,
+            leases=list(course.leases.values()),
+            calls=dict(self.calls.made),
+            report=report,
+            seconds=course.seconds,
         )
 
     def outside(self) -> Outside:
@@ -226,33 +187,49 @@ class Runner:
                 led_here.update(needs(item))
         self.journal.pin(run, {step: pinned for step, pinned in pins.items() if step not in led_here})
 
-    def _realise(self, run: str, pins: Mapping[str, Any], steps: list[StepFinished]) -> Mapping[str, AnyArtifact]:
+    def _realise(self, run: str, pins: Mapping[str, Any], course: Course) -> None:
         surveyor = self._surveyor()
         prospects = surveyor.survey(pins)
-        self._preflight(prospects)
-        results: dict[str, AnyArtifact] = {}
+        leases = Leases(
+            surveyor=surveyor,
+            home=self.home,
+            outside=self.outside(),
+            pins=pins,
+            run=run,
+            epoch=self.epoch,
+            watch=self.watch,
+            keep=self.keep_helper,
+            results=course.results,
+            records=course.leases,
+        )
         sending = Early(recipe=self.recipe, target=self.target, journal=self.journal, run=run)
-        with Ahead(_first_guest_node(prospects), cache=self.home.cache) as ahead, sending as early:
-            realiser = Realiser(
-                surveyor=surveyor,
-                home=self.home,
-                outside=self.outside(),
-                pins=pins,
-                run=run,
-                epoch=self.epoch,
-                ahead=ahead,
-                early=early,
-                surveyed={prospect.key: prospect for prospect in prospects if prospect.key},
-            )
-            for node in arrange(self.recipe):
-                try:
-                    finished = self._one(node, realiser, results)
-                except InputError:
-                    self._unpin(run, node, pins)
-                    raise
-                steps.append(finished)
-                results |= by_id(node, finished.result)
-        return results
+        with leases:
+            self._preflight(prospects)
+            with Ahead(_first_guest_node(prospects), cache=self.home.cache) as ahead, sending as early:
+                nodes = {node.id: node for node in arrange(self.recipe)}
+                realiser = Realiser(
+                    surveyor=surveyor,
+                    home=self.home,
+                    outside=self.outside(),
+                    pins=pins,
+                    run=run,
+                    epoch=self.epoch,
+                    ahead=ahead,
+                    early=early,
+                    leases=leases,
+                    surveyed={prospect.key: prospect for prospect in prospects if prospect.key},
+                    results=course.results,
+                    again=lambda id_: self._one(nodes[id_], realiser, course, wanted=True),
+                )
+                for node in nodes.values():
+                    if node.lease:
+                        course.results[node.id] = surveyor.promise(node, pins)
+                        continue
+                    try:
+                        self._one(node, realiser, course)
+                    except InputError:
+                        self._unpin(run, node, pins)
+                        raise
 
     def _preflight(self, prospects: Sequence[Prospect]) -> None:
         """Let every cloud step that will run refuse now what it would refuse later, before anything is spent."""
@@ -261,7 +238,7 @@ class Runner:
         new = any(
             prospect.key and self.journal.last(prospect.key) is None
             for prospect in prospects
-            if prospect.node.source is None or prospect.node.cloud_step
+            if not prospect.node.lease and (prospect.node.source is None or prospect.node.cloud_step)
         )
         finished = self.journal.finished_claims() if new else frozenset()
         before = foresee(prospects)
@@ -271,43 +248,49 @@ class Runner:
                 options, may_be = node.items[0].options, _may_be(prospect, finished)
                 self.target.cloud.capabilities.require(*node.cloud_step.calls(options))
                 node.cloud_step.preflight(options, self.target.cloud, may_be, before[node.id])
+            if node.lease and prospect.verdict == "will lease":
+                self.target.cloud.capabilities.require(*node.lease.calls(node.items[0].options))
+                node.lease.preflight(node.items[0].options, self.target.cloud, before[node.id])
 
-    def _one(self, node: Node, realiser: Realiser, results: Mapping[str, AnyArtifact]) -> StepFinished:
-        inputs = bind(node, results)
-        assert inputs is not None, f"{node.id} comes before its input"
+    def _one(self, node: Node, realiser: Realiser, course: Course, *, wanted: bool = False) -> None:
+        """Bring one node to its result; `wanted`: it had one, which has passed."""
         started = time.monotonic()
 
         def announce(prospect: Prospect) -> None:
-            if prospect.verdict != "done":
+            if prospect.result is None:
                 self.watch(StepStarted(step=node.title, kind=node.kind, why=prospect.why))
 
-        how, result = realiser.realise(node, inputs, StepProgress(node.title, self.watch), announce)
+        how, result = realiser.realise(node, StepProgress(node.title, self.watch), announce, wanted=wanted)
         finished = StepFinished(
             step=node.title, kind=node.kind, how=how, seconds=time.monotonic() - started, result=result
         )
         self.watch(finished)
-        return finished
+        course.steps[:] = [step for step in course.steps if step.step != node.title] + [finished]
+        course.results.update(by_id(node, result))
+        realiser.leases.passed(node)
 
-    def _outputs(self, results: Mapping[str, AnyArtifact]) -> dict[str, Any]:
+    def _outputs(self, course: Course) -> dict[str, Any]:
         outputs: dict[str, Any] = {}
         for name, output in self.recipe.outputs.items():
-            values = results[output.step].model_dump(mode="json")
+            result = course.results[output.step]
+            assert not isinstance(result, Promised), f"the output {name} is a lease"
+            values = result.model_dump(mode="json")
             outputs[name] = values[output.field] if output.field else values
         return outputs
 
     def _report(self, run: str) -> Path:
         return self.home.runs / run / "report.json"
 
-    def _left(self, run: str, steps: Sequence[StepFinished]) -> str:
-        done = ", ".join(step.step for step in steps) or "nothing"
-        begun = "".join(f"begun in the cloud: {resource}; " for resource in self.journal.begun(run))
-        return f"finished and kept: {done}; {begun}other begun work lies in {self.home.scratch}"
+    def _left(self, run: str, course: Course) -> str:
+        done = ", ".join(step.step for step in course.steps) or "nothing"
+        told = {lease.resource for lease in course.leases.values() if lease.text}
+        begun = "".join(f"begun in the cloud: {id_}; " for id_ in self.journal.begun(run) if id_ not in told)
+        return f"finished and kept: {done}; {begun}other begun work lies in {self.home.scratch}{course.left()}"
 
     def _end(
         self,
         run: str,
-        steps: Sequence[StepFinished],
-        started: float,
+        course: Course,
         *,
         outputs: Mapping[str, Any] | None = None,
         error: EmiError | None = None,
@@ -321,12 +304,17 @@ class Runner:
             "recipe": self.request.to_json(),
             "target": self.target.identity,
             "status": status,
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": round(course.seconds, 3),
             "outputs": outputs or {},
             "steps": [
                 {"step": step.step, "kind": step.kind, "how": step.how, "seconds": round(step.seconds, 3),
                  "result": step.result.model_dump(mode="json")}
-                for step in steps
+                for step in course.steps
+            ],
+            "leases": [
+                {**asdict(lease), "seconds": round(lease.seconds, 3),
+                 "result": lease.result.model_dump(mode="json") if lease.result else None}
+                for lease in course.leases.values()
             ],
             "calls": dict(sorted(self.calls.made.items())),
             "error": described,

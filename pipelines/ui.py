@@ -45,6 +45,10 @@ from pipelines.artifact import (
 )
 from pipelines.events import (
     Event,
+    LeaseAcquired,
+    LeaseEvent,
+    LeaseKept,
+    LeaseReleased,
     RunFinished,
     RunStarted,
     StepAdvanced,
@@ -92,6 +96,17 @@ def _thing(artifact: MachineImage | Helper | Volume) -> str:
             return f"{artifact.volume_id}, {artifact.size} GiB{where}{held}"
 
 
+def _of_lease(event: LeaseEvent) -> str:
+    match event:
+        case LeaseAcquired():
+            did = "adopted" if event.how == "adopted" else "acquired"
+            return f"{did} in {event.seconds:.1f} s, {summary(event.result)}"
+        case LeaseReleased():
+            return f"released, {event.resource}"
+        case LeaseKept():
+            return f"kept, {event.resource}: {event.text}"
+
+
 def summary_of(stored: Mapping[str, Any]) -> str:
     """Return a result, as reports hold it, in a few words."""
     return summary(ARTIFACT.validate_python(stored))
@@ -137,6 +152,8 @@ class PlainWatcher:
                 line = f"{event.step}: unchanged, {summary(event.result)}"
             case StepFinished():
                 line = f"{event.step}: {event.how} in {event.seconds:.1f} s, {summary(event.result)}"
+            case LeaseAcquired() | LeaseReleased() | LeaseKept():
+                line = f"{event.step}: {_of_lease(event)}"
             case RunFinished():
                 pass
         return line
@@ -202,18 +219,20 @@ class TerminalWatcher:
             case StepNote():  # before the step has a bar: whom it waits for
                 self._console.print(escape(f"{event.step}: {event.text}"), highlight=False)
             case StepFinished():
-                self._finish(event)
+                how = "unchanged" if event.how == "done" else f"{event.how} in {event.seconds:.1f} s"
+                self._finish(event.step, f"{how}: {summary(event.result)}")
+            case LeaseAcquired() | LeaseReleased() | LeaseKept():
+                self._finish(event.step, _of_lease(event))
             case RunFinished():
                 self._progress.stop()
             case _:
                 pass
 
-    def _finish(self, event: StepFinished) -> None:
-        bar = self._bars.pop(event.step, None)
+    def _finish(self, step: str, words: str) -> None:
+        bar = self._bars.pop(step, None)
         if bar is not None:
             self._progress.remove_task(bar)
-        how = "unchanged" if event.how == "done" else f"{event.how} in {event.seconds:.1f} s"
-        line = f"[green]✓[/] [bold]{escape(event.step)}[/] {how}: {escape(summary(event.result))}"
+        line = f"[green]✓[/] [bold]{escape(step)}[/] {escape(words)}"
         self._console.print(line, highlight=False)
 
     def close(self) -> None:
@@ -233,6 +252,9 @@ class JsonWatcher:
         StepStarted: "step.started",
         StepNote: "step.note",
         StepFinished: "step.finished",
+        LeaseAcquired: "lease.acquired",
+        LeaseReleased: "lease.released",
+        LeaseKept: "lease.kept",
         RunFinished: "run.finished",
     }
 
@@ -257,7 +279,7 @@ class JsonWatcher:
                 return None
             case StepAdvanced(step=step, count=count):
                 return self._advance(step, count)
-            case StepFinished():
+            case StepFinished() | LeaseAcquired():
                 fields = {**asdict(event), "result": event.result.model_dump(mode="json")}
             case _:
                 fields = {name: value for name, value in asdict(event).items() if value is not None}

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.artifact import AnyArtifact, ImageFile
 from pipelines.kinds import Kinds
+from pipelines.lease import LeaseStep
 from pipelines.recipe.model import Output
 from pipelines.recipe.nodes import MapNode, Node, noun
 from pipelines.recipe.options import Given, as_text
@@ -79,7 +80,7 @@ class Flow:
         if draft.source:
             source = self._take(index, draft.source, f"{draft.where}.from")
         elif index:
-            source = _whole(self._drafts[index - 1])
+            source = _whole(self._before(index, takes))
         else:
             source = None
             if draft.step:
@@ -89,6 +90,13 @@ class Flow:
             if draft.step and source.gives and not issubclass(source.gives, draft.step.accepts):
                 self._refuse_source(draft, draft.step, source.name, source.gives)
         return source
+
+    def _before(self, index: int, takes: tuple[type, ...]) -> Draft:
+        """Return the step whose result comes in: the one before; but a lease only where it is just what is taken."""
+        for draft in reversed(self._drafts[:index]):
+            if not isinstance(draft.step, LeaseStep) or issubclass(draft.step.returns, takes):
+                return draft
+        return self._drafts[index - 1]
 
     def _reference(self, index: int, draft: Draft, reference: Referred) -> None:
         assert draft.given
@@ -189,9 +197,12 @@ class Flow:
     def outputs(self, node: Node | None) -> Mapping[str, Output]:
         """Return `outputs`, by default the last step; report names and fields that do not exist."""
         if node is None:
-            last = self._drafts[-1].id
-            self._used.add(last)
-            return {last: Output(step=last)}
+            lasting = [draft for draft in self._drafts if not isinstance(draft.step, LeaseStep)]
+            if not lasting:
+                self._findings.add(self._drafts[-1].key, "nothing uses what the recipe leases", where="steps")
+                return {}
+            self._used.add(lasting[-1].id)
+            return {lasting[-1].id: Output(step=lasting[-1].id)}
         if not isinstance(node, MapNode) or not node.entries:
             message = f"`outputs` takes a mapping of names to step ids, not {noun(node)}"
             self._findings.add(node.span, message, where="outputs")
@@ -211,6 +222,10 @@ class Flow:
         if draft is None:
             return None
         self._used.add(id_)
+        if isinstance(draft.step, LeaseStep):
+            message = f"{draft.step.returns.noun} is leased for the run, and no output: it is gone when the run ends"
+            self._findings.add(node.span, message, where=where)
+            return None
         fields = [name for name in draft.step.returns.model_fields if name != "kind"] if draft.step else []
         if field in PARTS and field in fields:
             if not self._may_have(draft, field):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from builder.errors import InputError
 from pipelines.artifact import AnyArtifact, File, ImageFile
@@ -16,8 +17,8 @@ def split(reference: str) -> tuple[str, str | None]:
     return id_, part if dot else None
 
 
-def pick(reference: str, results: Mapping[str, AnyArtifact]) -> AnyArtifact:
-    """Return what a reference names among results by id. Raises InputError when the image has no such part after all.
+def pick(reference: str, results: Mapping[str, Any]) -> Any:
+    """Return what a reference names among what stands for results, by id. Raises InputError when there is no such part.
 
     That a step can have the part is known when the recipe is read; that it has none is known when the guest was seen:
     a kernel may carry its initramfs within itself.
@@ -26,7 +27,7 @@ def pick(reference: str, results: Mapping[str, AnyArtifact]) -> AnyArtifact:
     result = results[id_]
     if part is None:
         return result
-    found: AnyArtifact | None = getattr(result, part) if isinstance(result, ImageFile) else None
+    found: File | None = getattr(result, part) if isinstance(result, ImageFile) else None
     if found is None:
         raise InputError(
             f"there is no `{reference}`: the guest has none that belongs to its kernel",

@@ -12,14 +12,18 @@ from builder.errors import EmiError, Interrupted, UsageError
 from builder.units import format_size
 from pipelines import ui
 from pipelines.artifact import Snapshot
+from pipelines.course import Outcome
 from pipelines.events import RunFinished, StepProgress, Watcher
 from pipelines.home import home
 from pipelines.journal import Journal
 from pipelines.plan import Prospect
 from pipelines.recipe import Recipe, load, render
-from pipelines.run import Calls, Outcome, Request, Runner, defect, describe
+from pipelines.request import Request
+from pipelines.run import Calls, Runner, defect, describe
 from pipelines.store import FileStore
 from pipelines.targets import SANDBOX, choose, open_target
+
+_IDLE = ("done", "not needed")  # verdicts of what a run does nothing about
 
 
 def validate(path: Path, variables: Sequence[str]) -> None:
@@ -39,25 +43,33 @@ def plan(path: Path, variables: Sequence[str], mirrors: Sequence[str], cloud: st
             prospect.node.title,
             prospect.verdict,
             prospect.why,
-            format_size(prospect.expected) if prospect.expected and prospect.verdict != "done" else "",
-            ", ".join(sorted({str(call) for call in prospect.calls})) if prospect.verdict != "done" else "",
+            format_size(prospect.expected) if prospect.expected and prospect.verdict not in _IDLE else "",
+            ", ".join(sorted({str(call) for call in prospect.calls})) if prospect.verdict not in _IDLE else "",
         )
         for prospect in prospects
     ]
     ui.table(("step", "verdict", "why", "bytes", "cloud calls"), rows)
-    if all(prospect.verdict == "done" for prospect in prospects):
+    if all(prospect.verdict in _IDLE for prospect in prospects):
         ui.say("Nothing to do: a run would make no mutating call.")
 
 
 def run(
-    path: Path, variables: Sequence[str], mirrors: Sequence[str], cloud: str | None, *, wait: bool, as_json: bool
+    path: Path,
+    variables: Sequence[str],
+    mirrors: Sequence[str],
+    cloud: str | None,
+    *,
+    wait: bool,
+    keep_helper: bool = False,
+    as_json: bool,
 ) -> None:
     """Run a recipe and print its summary."""
     with _watched(as_json) as watch:
-        _run(_request(path, variables, mirrors, cloud), watch, wait=wait, as_json=as_json)
+        request = _request(path, variables, mirrors, cloud)
+        _run(request, watch, wait=wait, keep_helper=keep_helper, as_json=as_json)
 
 
-def resume(run: str | None, *, wait: bool, as_json: bool) -> None:
+def resume(run: str | None, *, wait: bool, keep_helper: bool, as_json: bool) -> None:
     """Carry on with an unfinished run."""
     with _watched(as_json) as watch:
         where = home().make()
@@ -69,12 +81,15 @@ def resume(run: str | None, *, wait: bool, as_json: bool) -> None:
             )
         if found.status == "ok":
             raise UsageError(f"run {found.run} is finished", hint=f"`emi status {found.run}` shows its results.")
-        _run(Request.of_run(found), watch, wait=wait, as_json=as_json, target=found.target)
+        request = Request.of_run(found)
+        _run(request, watch, wait=wait, keep_helper=keep_helper, as_json=as_json, target=found.target)
 
 
-def _run(request: Request, watch: Watcher, *, wait: bool, as_json: bool, target: str | None = None) -> None:
+def _run(
+    request: Request, watch: Watcher, *, wait: bool, keep_helper: bool, as_json: bool, target: str | None = None
+) -> None:
     calls = Calls()
-    runner = _runner(request, calls, watch)
+    runner = _runner(request, calls, watch, keep_helper=keep_helper)
     if target not in (None, runner.target.identity):
         raise UsageError(
             f"the run worked on {target}; `{request.cloud}` is {runner.target.identity} now",
@@ -94,7 +109,7 @@ def _request(path: Path, variables: Sequence[str], mirrors: Sequence[str], cloud
     return Request(recipe=path, variables=_pairs(variables, "--var"), cloud=choose(cloud), mirrors=_mirrors(mirrors))
 
 
-def _runner(request: Request, calls: Calls, watch: Watcher) -> Runner:
+def _runner(request: Request, calls: Calls, watch: Watcher, *, keep_helper: bool = False) -> Runner:
     recipe = _load(request.recipe, request.variables)
     where = home().make()
     return Runner(
@@ -107,6 +122,7 @@ def _runner(request: Request, calls: Calls, watch: Watcher) -> Runner:
         calls=calls,
         watch=watch,
         epoch=_epoch(),
+        keep_helper=keep_helper,
     )
 
 
@@ -129,11 +145,20 @@ def _summarise(outcome: Outcome, calls: Calls, *, recipe: Path, cloud: str) -> N
     for step in outcome.steps:
         took = "unchanged" if step.how == "done" else f"{step.seconds:8.1f} s  {step.how}"
         ui.say(f"  {step.step:<24} {took}")
+    _summarise_leases(outcome)
     ui.say(f"report: {outcome.report}")
     ui.say(f"next:   emi status {outcome.run}   what this run did, again")
     ui.say(f"        emi plan {recipe}   shows that nothing is left to do")
     if cloud == SANDBOX:
         ui.say("        emi sandbox status   what the embedded cloud holds now; emi sandbox stop ends it")
+
+
+def _summarise_leases(outcome: Outcome) -> None:
+    for lease in outcome.leases:
+        took = f"{lease.seconds:8.1f} s  {lease.how}, then {lease.end}" if lease.result else lease.end
+        ui.say(f"  {lease.step:<24} {took}")
+        if lease.end == "kept":
+            ui.say(f"{lease.resource} {lease.text}")
 
 
 @contextmanager

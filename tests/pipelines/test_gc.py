@@ -20,9 +20,10 @@ from pipelines import locks
 from pipelines.artifact import MachineImage, Snapshot
 from pipelines.gc import Asked, Collector, Judged
 from pipelines.home import Home
-from pipelines.journal import Abandon, Effect, Intent, Journal, Result, Word
+from pipelines.journal import Journal
 from pipelines.targets import SANDBOX, Target, open_target
 from pipelines.verbs.gc import seconds
+from pipelines.words import Abandon, Effect, Intent, Result, Word
 
 NOW = Asked(older_than=0)
 OWN = "its own id"  # stands in words for the id that the cloud gives

@@ -13,7 +13,8 @@ import pytest
 
 from builder.errors import HostError
 from pipelines.artifact import File, ImageFile, MachineImage, Snapshot
-from pipelines.journal import Abandon, Effect, Intent, Journal, Last, Result, Word
+from pipelines.journal import Held, Journal, Last
+from pipelines.words import Abandon, Effect, Intent, Result, Word
 
 FILE = File(digest="sha256:" + "1" * 64, size=3, name="a.raw")
 IMAGE = ImageFile(digest="blocks:" + "2" * 64, format="raw", virtual_size=1 << 30)
@@ -69,7 +70,8 @@ def test_every_acknowledged_word_survives_kill_9(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from pipelines.journal import Effect, Journal
+from pipelines.journal import Journal
+from pipelines.words import Effect
 journal = Journal(Path(sys.argv[1]))
 for number in range(100000):
     journal.write("k", number, Effect(resource="x"), run="r")
@@ -80,7 +82,8 @@ for number in range(100000):
 OPENER = """
 import sys
 from pathlib import Path
-from pipelines.journal import Intent, Journal
+from pipelines.journal import Journal
+from pipelines.words import Intent
 print("ready", flush=True)
 sys.stdin.readline()
 for name in sys.argv[1:]:
@@ -128,6 +131,36 @@ def test_what_a_key_was_made_of_is_remembered_per_step(journal: Journal) -> None
     assert journal.remembered("recipe", "step") == {"a": 3}
 
 
+def test_a_lease_is_held_from_its_intent_to_its_abandon(journal: Journal) -> None:
+    assert journal.held("k") is None
+    journal.write("k", 0, Intent(at=1), run="r")
+    assert journal.held("k") == Held(generation=0, intended=1, resource=None, place=1)
+    journal.write("k", 0, Effect(resource="vol-1"), run="r")
+    journal.write("other", 0, Intent(at=2), run="r")
+    assert journal.held("k") == Held(generation=0, intended=1, resource="vol-1", place=2)
+    journal.write("k", 0, Effect(resource="vol-1"), run="r")
+    assert journal.held("k") == Held(generation=0, intended=1, resource="vol-1", place=4)
+    assert journal.begun("r") == ["vol-1"]
+    journal.write("k", 0, Abandon(why="released"), run="r")
+    assert journal.held("k") is None
+    journal.write("k", 1, Intent(at=3), run="s")
+    assert journal.held("k") == Held(generation=1, intended=3, resource=None, place=6)
+
+
+def test_a_journal_from_before_there_were_leases_is_read_on(tmp_path: Path, journal: Journal) -> None:
+    journal.write("k", 0, Intent(at=1), run="r")
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    reopened = Journal(tmp_path / "journal.sqlite")
+    assert reopened.last("k") == Last(generation=0, word=Intent(at=1))
+    reopened.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    connection.close()
+
+
 def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"this is not a database, it only lies where one should be" * 100)
@@ -141,11 +174,11 @@ def test_a_journal_of_a_later_version_is_left_alone(tmp_path: Path, journal: Jou
     journal.close()
     path = tmp_path / "journal.sqlite"
     with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-        connection.execute("PRAGMA user_version = 2")
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(HostError, match="has version 2; this emi knows version 1"):
+    with pytest.raises(HostError, match="has version 3; this emi knows version 2"):
         Journal(path)
     assert path.read_bytes() == before
 

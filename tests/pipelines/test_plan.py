@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.artifact import ImageFile, MachineImage, Snapshot
-from pipelines.plan import arrange, bind, explain, key_of
+from pipelines.plan import arrange, bind, key_of
 from pipelines.recipe import load
+from pipelines.survey import explain
 
 IMAGE = ImageFile(digest="blocks:" + "1" * 64, format="raw", virtual_size=1 << 30)
 
