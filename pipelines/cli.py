@@ -242,6 +242,7 @@ for verb in cli_bundles.VERBS:
 @sandbox_app.command("start")
 def sandbox_start(
     directory: Directory = None,
+    *,
     port: Annotated[int, typer.Option("--port", help="The plain port; by default the one it had last, or any.")] = 0,
     tls: Annotated[
         bool | None, typer.Option("--tls/--no-tls", help="A port for TLS beside it; by default as it was last.")
@@ -254,12 +255,15 @@ def sandbox_start(
     release: Annotated[
         str | None, typer.Option("--release", help="That of Eucalyptus, such as 4.4.2; by default as last, then 5.1.")
     ] = None,
+    machines: Annotated[
+        str | None,
+        typer.Option("--machines", help="What runs behind instances: none (default), light or qemu; remembered."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Start the embedded cloud, or say that it runs; it keeps its state and is kept until stopped."""
-    sandbox.start(
-        directory, port=port, tls=tls, tls_port=tls_port, personality=personality, release=release, as_json=json
-    )
+    ports: dict[str, Any] = {"port": port, "tls": tls, "tls_port": tls_port}
+    sandbox.start(directory, **ports, personality=personality, release=release, machines=machines, as_json=json)
 
 
 @sandbox_app.command("stop")

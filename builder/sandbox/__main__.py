@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--tls-port", type=int, default=0)
     parser.add_argument("--personality")
     parser.add_argument("--release")
+    parser.add_argument("--machines")
     parser.add_argument("--detach", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -58,6 +59,7 @@ def _serve(options: argparse.Namespace, told: int | None) -> None:
         tls_port=options.tls_port,
         personality=options.personality,
         release=options.release,
+        machines=options.machines,
         ready=ready,
     )
 

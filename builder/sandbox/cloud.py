@@ -27,6 +27,7 @@ from builder.sandbox.records import (
     Volume,
     ebs_settings_key,
 )
+from builder.sandbox.running import Machines, NoMachines
 from builder.sandbox.sparse import Report
 from builder.sandbox.state import State
 from builder.sandbox.volumes import VolumeFiles
@@ -34,6 +35,7 @@ from builder.sandbox.wire import Caller, Refusal
 
 log = logging.getLogger(__name__)
 EVERYBODY = "all"  # the group in a snapshot's permissions
+_BUSY = 10  # seconds after which EC2 says so of a volume that a guest does not let go (our choice)
 _OPEN_DISKS = 64  # kept open between requests; each is three descriptors
 
 
@@ -98,6 +100,7 @@ class Cloud:
         self.volumes = VolumeFiles(disks.directory.with_name("volumes"))
         self.jobs = Jobs()
         self.objects: Objects | None = None  # set once S3 is there
+        self.machines: Machines = NoMachines()  # another is set where instances are more than records
         self.settle = settle
         self.address = address
         self._open: dict[str, Disk] = {}
@@ -255,13 +258,20 @@ class Cloud:
         return "in-use" if self.attachment(volume) else "available"
 
     def attachment(self, volume: Volume) -> tuple[Attachment, str] | None:
-        """Return what the volume is attached to and the attachment's state: attaching, attached or detaching."""
+        """Return what the volume is attached to and the attachment's state: attaching, attached, detaching or busy.
+
+        One is `busy` when the guest has been asked to let go of the volume for some time, and has not.
+        """
         found, now = volume.attachment, time.time()
         if found is None or volume.delete_time is not None:
             return None
+        held = self.machines.holds(found.instance_id, volume.volume_id)
         if found.detach_time is not None:
-            return (found, "detaching") if now < found.detach_time + self.settle else None
-        return found, "attaching" if now < found.attach_time + self.settle else "attached"
+            if held and now >= found.detach_time + _BUSY:
+                return found, "busy"
+            return (found, "detaching") if held or now < found.detach_time + self.settle else None
+        late = not held and self.machines.awaits(found.instance_id)
+        return found, "attaching" if late or now < found.attach_time + self.settle else "attached"
 
     def begin(self, order: Snapshot | Volume) -> None:
         """Begin the work that a committed record orders, in the background; fine when it orders none.

@@ -149,6 +149,7 @@ def _volumes(cloud: Cloud, directory: Path) -> Table:
 
 
 def _instances(cloud: Cloud, _directory: Path) -> Table:
+    running = cloud.machines.running()
     found = list(cloud.state.all(Instance).values())
     found = [one for one in found if state_of(cloud, one) != "terminated"]
     rows = [
@@ -157,6 +158,8 @@ def _instances(cloud: Cloud, _directory: Path) -> Table:
             state_of(cloud, one),
             one.instance_type,
             one.image_id,
+            one.driver,
+            running.get(one.instance_id),
             one.launch_time,
             _tags(one.tags),
             one.account,
@@ -165,8 +168,9 @@ def _instances(cloud: Cloud, _directory: Path) -> Table:
         for one in _newest(found)
     ]
     columns = _columns(
-        instance="text", state="state", type="text", image="text", age="time", tags="text", account="text", zone="text"
-    )
+        instance="text", state="state", type="text", image="text", machine="text", address="text", age="time",
+        tags="text", account="text", zone="text",
+    )  # fmt: skip
     return Table(name="instances", columns=columns, rows=rows, total=len(found))
 
 

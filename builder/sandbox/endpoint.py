@@ -33,6 +33,7 @@ class Endpoint:
     directory: Path
     personality: str = settings.AWS
     release: str = ""
+    machines: str = "none"  # what runs behind its instances
 
     def service(self, name: str) -> str:
         """Return the URL of a service by AWS's name for it: ec2, s3, iam, sts, ...; with Eucalyptus also `bootstrap`.

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 from urllib.parse import urlencode
 
 import builder
@@ -74,28 +74,27 @@ def start(
     port: int = 0,
     tls: bool | None = None,
     tls_port: int = 0,
-    personality: str | None = None,
-    release: str | None = None,
     timeout: float = 30,
+    **like: Unpack[settings.Like],
 ) -> Endpoint:
     """Start the sandbox of `directory`, or adopt the one that runs there already, and return once it answers.
 
     The plain port is always there; `tls` says whether one for TLS is as well (None: as last time). A port of 0 means
-    the one it had last, or any that is free. `personality` is `aws` or `eucalyptus`, of the first start for good
-    (None: as it is, at first `aws`); `release` is the one of Eucalyptus, such as 4.4 (None: as last time, at first
-    5.1). One that is adopted keeps the ports and the release it has. Raises HostError when it cannot start, with its
-    own words; UsageError when the directory has another personality; BusyError when another start or stop takes longer
-    than `timeout` seconds.
+    the one it had last, or any that is free. `like` is what settings.Like says: `personality` is `aws` or `eucalyptus`,
+    of the first start for good; `release` is the one of Eucalyptus, such as 4.4 (at first 5.1); `machines` is what runs
+    behind its instances, one of settings.DRIVERS (at first `none`: they are records). One that is adopted keeps the
+    ports, the release and the machines it has. Raises HostError when it cannot start, with its own words; UsageError
+    when the directory has another personality; BusyError when another start or stop takes longer than `timeout`
+    seconds.
     """
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory, timeout):
-        settings.check(directory, personality, release)
+        settings.check(directory, **like)
         found = _find(directory)
         if found is None:
             options = _options(port, tls_port, tls=tls)
-            options += ["--personality", personality] if personality else []
-            options += ["--release", release] if release else []
+            options += [word for name, value in like.items() if value for word in (f"--{name}", str(value))]
             _launch(directory, options, timeout)
             found = _find(directory)
     if found is None:
@@ -187,6 +186,17 @@ def identity(directory: Path, account: str | None = None) -> Identity:
     told = ask(found.endpoint, f"/_sandbox/identity{words}", method="PUT")
     number = told.pop("account")
     return Identity(account=number, **{name: Path(file) for name, file in told.items()})
+
+
+def forward(directory: Path, port: int) -> None:
+    """Let guests that are launched from now on reach a port of this host's 127.0.0.1, as 169.254.169.251:`port`.
+
+    It lasts until the sandbox ends. Raises HostError when no sandbox runs there.
+    """
+    found = _find(directory.resolve())
+    if found is None:
+        raise HostError(f"no sandbox runs in {directory}", hint="start it: emi sandbox start")
+    ask(found.endpoint, f"/_sandbox/forward?{urlencode({'port': port})}", method="PUT")
 
 
 @contextmanager

@@ -57,6 +57,7 @@ class OwnPages:
             "faults": lambda: faults_page.answer(self._faults, request),
             "accounts": lambda: accounts.answer(self._cloud.state, request),
             "identity": lambda: self._identity(request),
+            "forward": lambda: self._forward(request),
             "pause": lambda: self._pause(request),
         }
         return answers.get(request.path.removeprefix(_OWN), lambda: Answer(status=404))()
@@ -91,6 +92,16 @@ class OwnPages:
             "private_key": str(pair.key),
         }
         return rest_json.answer({"account": number, **files})
+
+    def _forward(self, request: Request) -> Answer:
+        """Let machines that are started from now on reach ?port= of this host; PUT, forgotten at the next start."""
+        text = request.query.get("port", "")
+        if request.method != "PUT":
+            return Answer(status=405, headers={"Allow": "PUT"})
+        if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+            return Answer(status=400)
+        self._cloud.machines.forward(int(text))
+        return rest_json.answer({})
 
     def _calls(self, text: str) -> Answer:
         """Return the calls from a byte of the list, and where the next look begins."""

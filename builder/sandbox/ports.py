@@ -67,6 +67,7 @@ class Ports:
             "region": chosen.region,
             "personality": chosen.personality,
             "release": chosen.release,
+            "machines": chosen.machines,
             "access_key": chosen.access_key,
             "secret_key": chosen.secret_key,
             "ca_file": str(directory / settings.CA) if tls else None,

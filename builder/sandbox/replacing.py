@@ -32,6 +32,8 @@ KEPT = frozenset(
         settings.LOG,
         settings.CA,
         settings.PAIR,
+        settings.MACHINES,
+        settings.INSTANCE_STORE,
         *settings.BUNDLING,
         NEW,
         INCOMING,

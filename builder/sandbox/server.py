@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Unpack
 
 from builder import pool
 from builder.errors import BusyError
@@ -26,9 +26,12 @@ from builder.sandbox.disks import Disks
 from builder.sandbox.ebs import EbsDirect
 from builder.sandbox.ec2 import Ec2, bundle_look
 from builder.sandbox.eucalyptus.empyrean import Empyrean
+from builder.sandbox.fleet import drivers, outcomes
+from builder.sandbox.fleet.fleet import Fleet
 from builder.sandbox.personality import Personality
 from builder.sandbox.ports import Ports
 from builder.sandbox.protocols import query
+from builder.sandbox.running import NONE
 from builder.sandbox.s3 import S3
 from builder.sandbox.ssm import Ssm
 from builder.sandbox.state import State
@@ -45,15 +48,14 @@ def serve(
     port: int = 0,
     tls: bool | None = None,
     tls_port: int = 0,
-    personality: str | None = None,
-    release: str | None = None,
     ready: Callable[[], None],
+    **like: Unpack[settings.Like],
 ) -> None:
     """Serve `directory` for good; call `ready` once requests are answered.
 
     The plain port is always there; with `tls` (None: as last time) there is one for TLS beside it, for the same
-    application. A port of 0 means the one it had last, or any that is free; `personality` and `release` are as
-    settings.load takes them. Raises BusyError when another process serves the directory, HostError when a port is
+    application. A port of 0 means the one it had last, or any that is free; `like` is as
+    settings.load takes it. Raises BusyError when another process serves the directory, HostError when a port is
     taken, UsageError when the directory has another personality.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -61,32 +63,35 @@ def serve(
     # What an earlier server wrote says nothing about this one.
     (directory / settings.ENDPOINT).unlink(missing_ok=True)
     replacing.finish(directory)
-    chosen = settings.load(directory, personality=personality, release=release)
+    chosen = settings.load(directory, **like)
     bundling = Bundling(directory)
     state = State(directory / "state.sqlite")
     ports = Ports.bind(directory, chosen, port, tls_port, tls=chosen.tls if tls is None else tls)
-    like = Personality.of(chosen)
+    kind = Personality.of(chosen)
     cloud = Cloud(
         state,
         Disks(directory / "disks"),
         settle=chosen.settle,
         address=ports.address,
-        personality=like,
+        personality=kind,
         bundling=bundling,
     )
-    gate = Gate(Keys(state, chosen), region=chosen.region, personality=like)
+    gate = Gate(Keys(state, chosen), region=chosen.region, personality=kind)
     tokens = Tokens(bytes.fromhex(chosen.key))
     s3 = S3(cloud, gate, directory / "s3")
     cloud.objects = BucketObjects(s3)
     importing.resume(cloud, cloud.objects)
     bundle_look.resume(cloud)
+    outcomes.recover(cloud)
+    if chosen.machines != NONE:
+        cloud.machines = Fleet(cloud, drivers.driver(chosen.machines, directory), chosen.machines, directory)
     services: list[Service] = [
         Ec2(cloud),
-        Iam(state, gate.keys, bundling=bundling, like=like),
+        Iam(state, gate.keys, bundling=bundling, like=kind),
         s3,
         Sts(state, gate, life=chosen.session_life),
     ]
-    services += [Empyrean(bundling, like)] if like.is_eucalyptus else [EbsDirect(cloud, tokens), Ssm(cloud)]
+    services += [Empyrean(bundling, kind)] if kind.is_eucalyptus else [EbsDirect(cloud, tokens), Ssm(cloud)]
     app = App(directory, cloud, gate, services, bundling)
     ports.remember(directory, chosen)
     pool.Background(lambda: query.service("ec2"))  # so that the first call of EC2 need not wait for it

@@ -10,6 +10,7 @@ import re
 import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from builder import durable
 from builder.errors import UsageError
@@ -20,6 +21,8 @@ SERVING = "serving.lock"  # flocked by the running server for as long as it live
 STARTING = "starting.lock"  # flocked by whoever is starting or stopping one
 LOG = "server.log"
 CA = "ca.pem"
+MACHINES = "machines"  # the running machines' own files
+INSTANCE_STORE = "instance-store"  # the disks of instances that are no volumes
 PAIR = "server.pem"  # key and certificate, for the server only
 # The cloud's pair for bundles and the first account's; like settings.json they stay when the state is emptied.
 CLOUD_CERTIFICATE, CLOUD_KEY = "cloud.pem", "cloud-key.pem"
@@ -30,6 +33,7 @@ AWS, EUCALYPTUS = "aws", "eucalyptus"
 REGIONS = {AWS: "us-east-1", EUCALYPTUS: "eucalyptus"}  # the default of each personality, of the two that there are
 DEFAULT_REGION = REGIONS[AWS]
 DEFAULT_RELEASE = "5.1"
+DRIVERS = ("none", "light", "qemu")  # what may run behind instances; with `none` they are records alone
 _RELEASE = re.compile(r"[45]\.\d+(?:\.\d+)?")
 
 
@@ -41,6 +45,7 @@ class Settings:
     pending; `session_life` is how many a session of STS lives at most, whatever it asks for (None: as it asks). `port`
     and `tls_port` are the ones it had last (0: none yet), `tls` is whether it served TLS last. `personality` is the
     cloud that it is like, `aws` or `eucalyptus`, for good; `release` that of Eucalyptus, such as 4.4.2, else "".
+    `machines` is what runs behind its instances: one of DRIVERS.
     """
 
     access_key: str
@@ -54,22 +59,35 @@ class Settings:
     session_life: float | None = None
     personality: str = AWS
     release: str = ""
+    machines: str = "none"
 
 
-def load(directory: Path, *, personality: str | None = None, release: str | None = None) -> Settings:
+class Like(TypedDict, total=False):
+    """What a start may say that a directory is to be like; None and absent mean: as it is.
+
+    `personality` (at first `aws`) cannot be changed, `release` (at first the last one) and `machines` (at first `none`)
+    can, at any start.
+    """
+
+    personality: str | None
+    release: str | None
+    machines: str | None
+
+
+def load(directory: Path, **like: Unpack[Like]) -> Settings:
     """Return the directory's settings, made up and written down the first time.
 
-    `personality` (None: as it is, and `aws` at first) cannot be changed; `release` (None: as it is, and at first the
-    last one) is written down. Raises UsageError as `check` does.
+    What `like` says is written down too. Raises UsageError as `check` does.
     """
-    check(directory, personality, release)
+    check(directory, **like)
+    release, machines = like.get("release"), like.get("machines")
     settings = _kept(directory)
     if settings is not None:
-        if release not in (None, settings.release):
-            settings = replace(settings, release=release or "")
-            save(directory, settings)
-        return settings
-    chosen = personality or AWS
+        now = replace(settings, release=release or settings.release, machines=machines or settings.machines)
+        if now != settings:
+            save(directory, now)
+        return now
+    chosen = like.get("personality") or AWS
     settings = Settings(
         access_key="AKIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)),
         secret_key=secrets.token_urlsafe(30),
@@ -77,6 +95,7 @@ def load(directory: Path, *, personality: str | None = None, release: str | None
         key=secrets.token_hex(32),
         personality=chosen,
         release=(release or DEFAULT_RELEASE) if chosen == EUCALYPTUS else "",
+        machines=machines or "none",
     )
     save(directory, settings)
     return settings
@@ -89,8 +108,11 @@ def _kept(directory: Path) -> Settings | None:
         return None
 
 
-def check(directory: Path, personality: str | None, release: str | None) -> None:
-    """Raise UsageError unless the directory is, or can become, a cloud of that personality and release."""
+def check(directory: Path, **like: Unpack[Like]) -> None:
+    """Raise UsageError unless the directory is, or can become, a cloud like that."""
+    personality, release, machines = like.get("personality"), like.get("release"), like.get("machines")
+    if machines is not None and machines not in DRIVERS:
+        raise UsageError(f"no machines `{machines}`", hint=f"There are {', '.join(DRIVERS)}.")
     if personality is not None and personality not in REGIONS:
         raise UsageError(f"no personality `{personality}`", hint=f"There are {' and '.join(REGIONS)}.")
     kept = _kept(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import urlencode
 
 from builder.errors import BusyError, UsageError
@@ -25,19 +25,18 @@ def start(
     port: int,
     tls: bool | None,
     tls_port: int,
-    personality: str | None,
-    release: str | None,
     as_json: bool,
+    **like: Unpack[settings.Like],
 ) -> None:
     """Start the embedded cloud, or say that it runs."""
     place = directory or home().make().sandbox
-    end = lifecycle.start(place, port=port, tls=tls, tls_port=tls_port, personality=personality, release=release)
+    end = lifecycle.start(place, port=port, tls=tls, tls_port=tls_port, **like)
     if as_json:
         ui.say_json({**asdict(end), "directory": str(end.directory), "ca_file": str(end.ca_file or "")})
         return
     ports = " and ".join(filter(None, [end.plain_url, end.tls_url]))
     ui.say(f"The sandbox runs at {ports} (process {end.pid}), region {end.region}{_like(end)}.")
-    other = release is not None and end.release != release
+    other = any(like.get(name) not in (None, getattr(end, name)) for name in ("release", "machines"))
     if other or (tls and end.tls_url is None) or (port and not end.plain_url.endswith(f":{port}")):
         ui.warn("It was running already, as it is: `emi sandbox stop` first to start it otherwise.")
     ui.say(f"What is in it: `emi sandbox status`, or {end.plain_url}/ in a browser. Its state is in {end.directory}.")
@@ -55,8 +54,9 @@ def start(
 
 
 def _like(end: lifecycle.Endpoint) -> str:
-    """Say which cloud it is like, where that is not AWS."""
-    return f", personality {end.personality} {end.release}" if end.personality == settings.EUCALYPTUS else ""
+    """Say which cloud it is like, where that is not AWS, and what runs behind its instances, where that is anything."""
+    like = f", personality {end.personality} {end.release}" if end.personality == settings.EUCALYPTUS else ""
+    return like + (f", machines {end.machines}" if end.machines != "none" else "")
 
 
 def stop(directory: Path | None) -> None:

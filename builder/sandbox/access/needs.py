@@ -14,12 +14,15 @@ from builder.sandbox.wire import Caller, Need
 
 Context = Mapping[str, str | tuple[str, ...]]
 
-_ID = re.compile(r"([ae]mi|[ae]ki|[ae]ri|snap|vol|i|import-snap)-[0-9a-f]{8,17}")
+_ID = re.compile(r"([ae]mi|[ae]ki|[ae]ri|snap|vol|i|import-snap|sg|subnet|vpc)-[0-9a-f]{8,17}")
 _KINDS = {  # of an id's prefix; images and snapshots have no account in their ARN
     **dict.fromkeys(("ami", "aki", "ari", "emi", "eki", "eri"), "image"),
     "snap": "snapshot",
     "vol": "volume",
     "i": "instance",
+    "sg": "security-group",
+    "subnet": "subnet",
+    "vpc": "vpc",
     "import-snap": "import-snapshot-task",
 }
 _UNOWNED = {"image", "snapshot"}
@@ -28,6 +31,7 @@ _MADE = {
     "CopySnapshot": ("snapshot",),
     "CreateImage": ("image", "snapshot"),
     "CreateSnapshot": ("snapshot",),
+    "CreateSecurityGroup": ("security-group",),
     "CreateVolume": ("volume",),
     "ImportSnapshot": ("import-snapshot-task", "snapshot"),
     "RegisterImage": ("image",),

@@ -1,4 +1,8 @@
-"""AttachVolume and DetachVolume: to which instance a volume belongs, written in the volume's own record."""
+"""AttachVolume and DetachVolume: to which instance a volume belongs, written in the volume's own record.
+
+Where a machine runs behind the instance, it is plugged in and unplugged after the call was answered: the attachment is
+`attaching` and `detaching` for so long, and `busy` when the guest does not let go.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,7 @@ def _attach_volume(cloud: Cloud, caller: Caller, values: Values) -> Values:
         attachment = Attachment(instance_id=instance.instance_id, device=device, attach_time=time.time())
         attached = replace(volume, attachment=attachment)
         cloud.state.put(attached)
+    cloud.machines.nudge(instance.instance_id)
     return volumes.attachment_shape(cloud, attached)[0]
 
 
@@ -66,11 +71,14 @@ def _detach_volume(cloud: Cloud, caller: Caller, values: Values) -> Values:
             raise Refusal("IncorrectState", f"Volume '{volume.volume_id}' is in the '{state}' state.")
         attachment, state = found
         _check_named(values, volume, attachment)
-        if state == "detaching" and not values.get("Force"):
-            raise Refusal("IncorrectState", f"Volume '{volume.volume_id}' is in the 'detaching' state.")
+        forced = bool(values.get("Force"))
+        if state in ("detaching", "busy") and not forced:
+            raise Refusal("IncorrectState", f"Volume '{volume.volume_id}' is in the '{state}' state.")
         _check_root(cloud, attachment)
-        leaving = replace(volume, attachment=replace(attachment, detach_time=attachment.detach_time or time.time()))
+        gone = replace(attachment, detach_time=attachment.detach_time or time.time(), forced=forced)
+        leaving = replace(volume, attachment=gone)
         cloud.state.put(leaving)
+    cloud.machines.nudge(attachment.instance_id)
     (shape,) = volumes.attachment_shape(cloud, leaving) or [{"VolumeId": volume.volume_id, "State": "detached"}]
     return shape
 

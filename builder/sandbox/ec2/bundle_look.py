@@ -62,17 +62,25 @@ def _perform(cloud: Cloud, image: Image, report: Report) -> None:
 
 
 def _look(cloud: Cloud, image: Image, report: Report) -> None:
+    for _ in opened(cloud, image, report):
+        pass
+
+
+def opened(cloud: Cloud, image: Image, report: Report) -> Iterator[bytes]:
+    """Yield the tar that an image's bundle holds; what came is good only once all of it has come.
+
+    Raises Unfit and Unreadable, the last of them at the very end; OSError.
+    """
     where = place(image.image_location or "")
     assert where is not None
     facts = read(fetch(cloud, where))
-    key, iv = (_opened(cloud, text, name) for text, name in ((facts.encrypted_key, "key"), (facts.encrypted_iv, "iv")))
+    key, iv = (_secret(cloud, text, name) for text, name in ((facts.encrypted_key, "key"), (facts.encrypted_iv, "iv")))
     reader = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
-    unpadding, gunzip = PKCS7(128).unpadder(), zlib.decompressobj(wbits=31)
-    tar = _Tar(facts.size + _AROUND)
+    unpadding, gunzip, tar = PKCS7(128).unpadder(), _Gunzip(), _Tar(facts.size + _AROUND)
     try:
         for piece in _encrypted(cloud, where, facts, report):
-            gunzip = _unzip(gunzip, unpadding.update(reader.update(piece)), tar)
-        gunzip = _unzip(gunzip, unpadding.update(reader.finalize()) + unpadding.finalize(), tar)
+            yield from map(tar.seen, gunzip.feed(unpadding.update(reader.update(piece))))
+        yield from map(tar.seen, gunzip.feed(unpadding.update(reader.finalize()) + unpadding.finalize()))
     except (ValueError, zlib.error) as error:
         raise Unfit(f"its parts do not decrypt to a gzip stream: {error}") from error
     if not gunzip.eof:
@@ -88,19 +96,44 @@ class _Tar:
         self._digest = hashlib.sha1(usedforsecurity=False)
         self._left = limit
 
-    def update(self, data: bytes) -> None:
-        """Take the next bytes. Raises Unfit beyond the limit."""
+    def seen(self, data: bytes) -> bytes:
+        """Take the next bytes and return them. Raises Unfit beyond the limit."""
         self._left -= len(data)
         if self._left < 0:
             raise Unfit("its gzip stream expands to more than an image of the stated size")
         self._digest.update(data)
+        return data
 
     def sha1(self) -> str:
         """Return the digest of all that came."""
         return self._digest.hexdigest()
 
 
-def _opened(cloud: Cloud, text: str | None, name: str) -> bytes:
+class _Gunzip:
+    """A gzip stream, whose members may be concatenated."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        """Whether the last member has ended."""
+        return self._member.eof
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take the stream's next bytes and yield what comes out, in pieces. Raises zlib.error."""
+        while data:
+            if self._member.eof:
+                self._member = zlib.decompressobj(wbits=31)
+            full = True
+            while not self._member.eof and (data or full):  # what filled the piece may not have been all that is ready
+                out = self._member.decompress(data, _PIECE)
+                yield out
+                data, full = self._member.unconsumed_tail, len(out) == _PIECE
+            data = self._member.unused_data
+
+
+def _secret(cloud: Cloud, text: str | None, name: str) -> bytes:
     """Return the content key or vector that is encrypted for the cloud: 32 characters of hex."""
     key = serialization.load_pem_private_key(cloud.bundling.cloud().key.read_bytes(), None)
     assert isinstance(key, rsa.RSAPrivateKey)
@@ -142,20 +175,3 @@ def _part(cloud: Cloud, bucket: str, key: str, part: Part) -> Iterator[bytes]:
             yield from found.pieces(_PIECE)
     except FileNotFoundError:
         raise Unfit(f"part {part.index} at {bucket}/{key} is gone") from None
-
-
-def _unzip(gunzip: zlib._Decompress, data: bytes, tar: _Tar) -> zlib._Decompress:
-    """Feed the stream's next bytes and hand on what comes out; return what takes the bytes after them.
-
-    Members may be concatenated. Raises Unfit, zlib.error.
-    """
-    while data:
-        if gunzip.eof:
-            gunzip = zlib.decompressobj(wbits=31)
-        full = True
-        while not gunzip.eof and (data or full):  # what filled the piece may not have been all that is ready
-            out = gunzip.decompress(data, _PIECE)
-            tar.update(out)
-            data, full = gunzip.unconsumed_tail, len(out) == _PIECE
-        data = gunzip.unused_data
-    return gunzip

@@ -78,6 +78,7 @@ def snapshot_volume(
     """
     if (state := cloud.volume_state(volume)) not in ("available", "in-use"):
         raise Refusal("IncorrectState", f"The volume '{volume.volume_id}' is '{state}'.")
+    cloud.machines.flush(volume)
     snapshot_id = new_id("snap")
     start = time.time()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 
 from builder.sandbox.cloud import Cloud, new_id
@@ -34,7 +35,10 @@ def _create_image(cloud: Cloud, caller: Caller, values: Values) -> Values:
         images.require_free_name(cloud, caller, values["Name"])
     entries = _entries(values.get("BlockDeviceMappings", ()))
     image_id = new_id(cloud.personality.image_prefix("machine"))
-    with image_snapshots.kept_or_removed(cloud) as made:
+    # As EC2 does it: what a guest has in its memory is on its volumes only once it has shut down.
+    reboots = state == "running" and not values.get("NoReboot")
+    resting = cloud.machines.at_rest(instance.instance_id) if reboots else nullcontext()
+    with resting, image_snapshots.kept_or_removed(cloud) as made:
         devices: list[BlockDevice] = []
         for volume, attachment in _volumes(cloud, instance):
             entry = entries.pop(attachment.device, {})

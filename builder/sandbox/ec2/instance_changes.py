@@ -1,4 +1,4 @@
-"""TerminateInstances, StopInstances, StartInstances, and an instance's attributes."""
+"""TerminateInstances, StopInstances, StartInstances, RebootInstances."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from builder.sandbox.cloud import Cloud
 from builder.sandbox.ec2 import instance_states
 from builder.sandbox.ec2.action import Handler, Values
 from builder.sandbox.records import Attachment, Image, Instance, Volume
+from builder.sandbox.running import NONE
 from builder.sandbox.wire import Caller, Refusal
 
 _Goal = Literal["running", "stopped", "terminated"]
@@ -37,6 +38,8 @@ def _stop_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
         raise Refusal("UnsupportedHibernationConfiguration", "No instance of the sandbox can hibernate.")
 
     def allowed(instance: Instance, state: str) -> bool:
+        if state == "stopping" and values.get("Force") and instance.driver != NONE:
+            return True
         if state in ("stopping", "stopped"):
             return False
         if state != "running":
@@ -54,7 +57,9 @@ def _stop_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
             raise Refusal("OperationNotPermitted", message)
         return True
 
-    return {"StoppingInstances": _change(cloud, caller, values["InstanceIds"], "stopped", allowed)}
+    forced = bool(values.get("Force") or values.get("SkipOsShutdown"))
+    changes = _change(cloud, caller, values["InstanceIds"], "stopped", allowed, forced=forced)
+    return {"StoppingInstances": changes}
 
 
 def _start_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
@@ -79,21 +84,41 @@ def _wrong_state(instance: Instance, verb: str) -> Refusal:
     return Refusal("IncorrectInstanceState", message)
 
 
+def _reboot_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
+    found = [
+        instance_states.require(cloud, caller, instance_id) for instance_id in dict.fromkeys(values["InstanceIds"])
+    ]
+    for instance in found:
+        if instance_states.state_of(cloud, instance) != "running":
+            message = f"The instance '{instance.instance_id}' is not in the 'running' state."
+            raise Refusal("IncorrectInstanceState", message)
+    for instance in found:
+        cloud.machines.reset(instance.instance_id)
+    return {}
+
+
 def _change(
-    cloud: Cloud, caller: Caller, ids: Iterable[str], goal: _Goal, allowed: Callable[[Instance, str], bool]
+    cloud: Cloud,
+    caller: Caller,
+    ids: Iterable[str],
+    goal: _Goal,
+    allowed: Callable[[Instance, str], bool],
+    *,
+    forced: bool = False,
 ) -> list[Values]:
     """Send instances on their way to `goal`, all or none; those that `allowed` passes over stay as they are."""
     with cloud.state.lock:
         found = [instance_states.require(cloud, caller, instance_id) for instance_id in dict.fromkeys(ids)]
         before = {one.instance_id: instance_states.state_of(cloud, one) for one in found}
-        moving = [_sent(one, goal) for one in found if allowed(one, before[one.instance_id])]
-        left = _left(cloud, moving) if goal == "terminated" else []
+        moving = [_sent(cloud, one, goal, forced=forced) for one in found if allowed(one, before[one.instance_id])]
+        # A machine has its volumes until it has ended: then they are let go of.
+        over = [one for one in moving if one.driver == NONE]
+        gone = left(cloud, over) if goal == "terminated" else []
         # One transaction: a crash never leaves the volumes of an instance that is gone.
-        cloud.state.put(*moving, *left)
-    for volume in left:
-        if volume.delete_time is not None:
-            cloud.jobs.stop(volume.volume_id)
-            cloud.volumes.remove(volume.volume_id)
+        cloud.state.put(*moving, *gone)
+    remove_deleted(cloud, gone)
+    for one in moving:
+        cloud.machines.nudge(one.instance_id)
     after = before | {one.instance_id: instance_states.state_of(cloud, one) for one in moving}
     return [
         {
@@ -110,8 +135,11 @@ def _volumes(cloud: Cloud, instance_ids: set[str]) -> list[tuple[Volume, Attachm
     return [(volume, each[0]) for volume, each in held if each is not None and each[0].instance_id in instance_ids]
 
 
-def _left(cloud: Cloud, ended: Iterable[Instance]) -> list[Volume]:
-    """Return the volumes of ended instances as they are then: deleted with them, or left to themselves."""
+def left(cloud: Cloud, ended: Iterable[Instance]) -> list[Volume]:
+    """Return the volumes of ended instances as they are then: deleted with them, or left to themselves.
+
+    Put them under the state's lock, together with the instances, and call `remove_deleted` after it.
+    """
     now = time.time()
     return [
         replace(volume, delete_time=now, attachment=None)
@@ -121,15 +149,25 @@ def _left(cloud: Cloud, ended: Iterable[Instance]) -> list[Volume]:
     ]
 
 
-def _sent(instance: Instance, goal: _Goal) -> Instance:
+def remove_deleted(cloud: Cloud, volumes: Iterable[Volume]) -> None:
+    """Remove the bytes of those that have gone with their instance; a crash before leaves them to the next start."""
+    for volume in volumes:
+        if volume.delete_time is not None:
+            cloud.jobs.stop(volume.volume_id)
+            cloud.volumes.remove(volume.volume_id)
+
+
+def _sent(cloud: Cloud, instance: Instance, goal: _Goal, *, forced: bool) -> Instance:
     now = time.time()
+    sent = replace(instance, goal=goal, since=now, arrived=None, why="", forced=forced)
     if goal == "running":
-        return replace(instance, goal=goal, since=now, reason="", launch_time=now)
+        return replace(sent, reason="", launch_time=now, driver=cloud.machines.driver)
     moment = time.strftime("%Y-%m-%d %H:%M:%S GMT", time.gmtime(now))
-    return replace(instance, goal=goal, since=now, reason=f"User initiated ({moment})")
+    return replace(sent, reason=f"User initiated ({moment})")
 
 
 ACTIONS: dict[str, Handler] = {
+    "RebootInstances": _reboot_instances,
     "StartInstances": _start_instances,
     "StopInstances": _stop_instances,
     "TerminateInstances": _terminate_instances,

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from builder.sandbox.ec2.action import Traits, Values, boolean, maybe, moment
 from builder.sandbox.records import Instance
 
-# Filters of DescribeInstances that no instance of the sandbox has a value for: it has no network, for one.
+# Filters of DescribeInstances that no instance of the sandbox has a value for: it has no network interface, for one.
 _EMPTY = (
     "affinity", "capacity-reservation-id", "capacity-reservation-specification.capacity-reservation-preference",
     "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-id",
     "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-resource-group-arn",
-    "dns-name", "host-id", "iam-instance-profile.id", "instance-lifecycle", "instance.group-id",
-    "instance.group-name", "ip-address", "ipv6-address", "metadata-options.http-protocol-ipv4",
+    "dns-name", "host-id", "iam-instance-profile.id", "instance-lifecycle", "ipv6-address",
+    "metadata-options.http-protocol-ipv4",
     "metadata-options.http-protocol-ipv6", "network-interface.addresses.association.allocation-id",
     "network-interface.addresses.association.association-id", "network-interface.addresses.association.carrier-ip",
     "network-interface.addresses.association.customer-owned-ip",
@@ -43,8 +43,8 @@ _EMPTY = (
     "placement-group-name", "placement-partition-number", "platform", "private-dns-name",
     "private-dns-name-options.enable-resource-name-dns-a-record",
     "private-dns-name-options.enable-resource-name-dns-aaaa-record", "private-dns-name-options.hostname-type",
-    "private-ip-address", "product-code", "product-code.type", "requester-id", "source-dest-check",
-    "spot-instance-request-id", "subnet-id", "usage-operation-update-time", "vpc-id",
+    "product-code", "product-code.type", "requester-id", "source-dest-check",
+    "spot-instance-request-id", "usage-operation-update-time",
 )  # fmt: skip
 _VALUES: Mapping[str, Callable[[Instance, Values], Sequence[str]]] = {
     "architecture": lambda one, _: [one.architecture],
@@ -67,10 +67,13 @@ _VALUES: Mapping[str, Callable[[Instance, Values], Sequence[str]]] = {
     "hypervisor": lambda _, __: ["xen"],
     "iam-instance-profile.arn": lambda one, _: maybe(one.instance_profile_arn),
     "image-id": lambda one, _: [one.image_id],
+    "instance.group-id": lambda one, _: one.security_groups,
+    "instance.group-name": lambda _, shape: [group["GroupName"] for group in shape["SecurityGroups"]],
     "instance-id": lambda one, _: [one.instance_id],
     "instance-state-code": lambda _, shape: [str(shape["State"]["Code"])],
     "instance-state-name": lambda _, shape: [shape["State"]["Name"]],
     "instance-type": lambda one, _: [one.instance_type],
+    "ip-address": lambda _, shape: maybe(shape["PublicIpAddress"]),
     "kernel-id": lambda one, _: maybe(one.kernel_id),
     "key-name": lambda one, _: maybe(one.key_name),
     "launch-index": lambda one, _: [str(one.launch_index)],
@@ -86,17 +89,20 @@ _VALUES: Mapping[str, Callable[[Instance, Values], Sequence[str]]] = {
     "monitoring-state": lambda _, shape: [shape["Monitoring"]["State"]],
     "owner-id": lambda one, _: [one.account],
     "platform-details": lambda _, __: ["Linux/UNIX"],
+    "private-ip-address": lambda _, shape: maybe(shape["PrivateIpAddress"]),
     "ramdisk-id": lambda one, _: maybe(one.ramdisk_id),
     "reason": lambda one, _: maybe(one.reason),
     "reservation-id": lambda one, _: [one.reservation_id],
     "root-device-name": lambda one, _: [one.root_device_name],
-    "root-device-type": lambda _, __: ["ebs"],
-    "state-reason-code": lambda _, shape: [shape["StateReason"]["Code"]],
-    "state-reason-message": lambda _, shape: [shape["StateReason"]["Message"]],
+    "root-device-type": lambda _, shape: [shape["RootDeviceType"]],
+    "state-reason-code": lambda _, shape: [(shape["StateReason"] or {}).get("Code", "")],
+    "state-reason-message": lambda _, shape: [(shape["StateReason"] or {}).get("Message", "")],
+    "subnet-id": lambda one, _: maybe(one.subnet_id),
     "tenancy": lambda one, _: [one.tenancy],
     "tpm-support": lambda one, _: maybe(one.tpm_support),
     "usage-operation": lambda _, __: ["RunInstances"],
     "virtualization-type": lambda one, _: [one.virtualization_type],
+    "vpc-id": lambda one, _: maybe(one.vpc_id),
 }
 # Every filter of DescribeInstances in the model's documentation.
 KNOWN = (*_EMPTY, *_VALUES)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from builder.sandbox.cloud import Cloud
 from builder.sandbox.ec2.action import Values
 from builder.sandbox.records import Instance, Volume
+from builder.sandbox.running import NONE
 from builder.sandbox.wire import Caller, Refusal
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
@@ -20,8 +21,11 @@ def state_of(cloud: Cloud, instance: Instance) -> str:
     """Return the instance's state.
 
     Each transition takes `settle` seconds, a launch until all its volumes are created as well; it ends in `terminated`
-    when one of them cannot be.
+    when one of them cannot be. With a machine behind the instance it takes until that has done its part.
     """
+    if instance.driver != NONE:
+        arrived = instance.arrived is not None and time.time() >= instance.since + cloud.settle
+        return instance.goal if arrived else _ON_THE_WAY[instance.goal]
     if instance.goal == "running" and instance.since == instance.creation_time:
         volumes = {state for one in instance.launch_volumes if (state := _volume_state(cloud, one))}
         if "error" in volumes:

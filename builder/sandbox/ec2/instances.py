@@ -1,4 +1,4 @@
-"""DescribeInstances and DescribeInstanceStatus. Records only: no machine runs behind an instance yet."""
+"""DescribeInstances and DescribeInstanceStatus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from builder.sandbox.cloud import Cloud
-from builder.sandbox.ec2 import instance_filters, instance_states
+from builder.sandbox.ec2 import instance_filters, instance_states, security_groups
 from builder.sandbox.ec2.action import (
     Handler,
     Traits,
@@ -19,6 +19,7 @@ from builder.sandbox.ec2.action import (
 )
 from builder.sandbox.ec2.places import zones
 from builder.sandbox.records import Image, Instance, Volume
+from builder.sandbox.running import NONE
 from builder.sandbox.wire import Caller, Refusal
 
 _STATUS_FILTERS = (
@@ -33,6 +34,7 @@ _REASONS = {
     # Not EC2's: a running instance has no reason there. Whoever looks is told what "running" is worth here.
     "running": ("Sandbox.RecordOnly", "No machine runs behind this instance: the sandbox keeps its record only."),
 }
+_ADDRESSED = ("running", "stopping", "shutting-down")  # states in which a machine has its address
 _FAILED = ("Client.InternalError", "Client.InternalError: Client error on launch")  # a volume could not be made
 _USER_INITIATED = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
 
@@ -51,7 +53,8 @@ def reservations(described: Iterable[tuple[Instance, Values]]) -> list[Values]:
     """Return instances with their shapes as EC2 lists them: by the call that launched them."""
     listed: dict[str, Any] = {}
     for one, each in described:
-        empty: Values = {"ReservationId": one.reservation_id, "OwnerId": one.account, "Groups": [], "Instances": []}
+        groups = [] if one.vpc_id else each["SecurityGroups"]  # of a reservation only where there are no VPCs
+        empty: Values = {"ReservationId": one.reservation_id, "OwnerId": one.account, "Groups": groups, "Instances": []}
         listed.setdefault(one.reservation_id, empty)["Instances"].append(each)
     return list(listed.values())
 
@@ -73,9 +76,7 @@ def _order(instance: Instance) -> str:
 def shape(cloud: Cloud, instance: Instance, devices: Iterable[Values]) -> Values:
     """Return the instance with its block device mapping as EC2 describes it; without a machine it has no address."""
     state = instance_states.state_of(cloud, instance)
-    code, message = _REASONS.get(state, _USER_INITIATED)
-    if state == "terminated" and instance.goal != "terminated":
-        code, message = _FAILED
+    address = instance.address if instance.driver != NONE and state in _ADDRESSED else None
     metadata = instance.metadata_options
     return {
         "AmiLaunchIndex": instance.launch_index,
@@ -110,22 +111,37 @@ def shape(cloud: Cloud, instance: Instance, devices: Iterable[Values]) -> Values
         "Placement": _placement(instance),
         "PlatformDetails": "Linux/UNIX",
         "PrivateDnsName": "",
-        "PublicDnsName": "",
+        "PrivateIpAddress": address,
         "ProductCodes": [],
+        "PublicDnsName": "",
+        "PublicIpAddress": address,
         "RamdiskId": instance.ramdisk_id,
         "RootDeviceName": instance.root_device_name,
         "RootDeviceType": cloud.state.all(Image)[instance.image_id].root_device_type,  # a tombstone at least
-        "SecurityGroups": [],
+        "SecurityGroups": security_groups.of_instance(cloud, instance),
         "SriovNetSupport": instance.sriov_net_support,
         "State": instance_states.state_shape(state),
-        "StateReason": {"Code": code, "Message": message},
+        "StateReason": _reason(instance, state),
         "StateTransitionReason": instance.reason,
+        "SubnetId": instance.subnet_id,
         "Tags": tag_list(instance.tags) or None,  # EC2 leaves it out
         "TpmSupport": instance.tpm_support,
         "UsageOperation": "RunInstances",
         "UsageOperationUpdateTime": instance.launch_time,
         "VirtualizationType": instance.virtualization_type,
+        "VpcId": instance.vpc_id,
     }
+
+
+def _reason(instance: Instance, state: str) -> Values | None:
+    if state == "running" and instance.driver != NONE:
+        return None
+    code, message = _REASONS.get(state, _USER_INITIATED)
+    if state == "terminated" and instance.goal != "terminated":
+        code, message = _FAILED
+    if instance.why and state not in _REASONS:
+        code, message = instance.why.partition(":")[0], instance.why
+    return {"Code": code, "Message": message}
 
 
 def _placement(instance: Instance) -> Values:
@@ -178,36 +194,43 @@ def _status(cloud: Cloud, instance: Instance) -> Values:
     """Return the checks of an instance: `initializing` for as long again as it was pending, then `ok`."""
     state = instance_states.state_of(cloud, instance)
     if state == "running":
-        passed = time.time() >= instance.since + 2 * cloud.settle
+        passed = time.time() >= (instance.arrived or instance.since) + 2 * cloud.settle
         detail, summary = ("passed", "ok") if passed else ("initializing", "initializing")
+        if cloud.machines.health(instance.instance_id) == "impaired":
+            detail, summary = "failed", "impaired"
         checks: Values = {"Details": [{"Name": "reachability", "Status": detail}], "Status": summary}
     else:
         checks = {"Status": "not-applicable"}
+    # What a guest does to itself is no matter of the system that it runs on.
+    system: Values = {"Details": [{"Name": "reachability", "Status": "passed"}], "Status": "ok"}
+    system = system if checks["Status"] == "impaired" else checks
     return {
-        "AttachedEbsStatus": checks,
+        "AttachedEbsStatus": system,
         "AvailabilityZone": instance.zone,
         "AvailabilityZoneId": zones(instance.region)[instance.zone],
         "InstanceId": instance.instance_id,
         "InstanceState": instance_states.state_shape(state),
         "InstanceStatus": checks,
-        "SystemStatus": checks,
+        "SystemStatus": system,
     }
 
 
 def _status_traits(status: Values) -> Traits:
     reachability = [detail["Status"] for detail in status["InstanceStatus"].get("Details", ())]
     summary = [status["InstanceStatus"]["Status"]]
+    system = [status["SystemStatus"]["Status"]]
+    reached = [detail["Status"] for detail in status["SystemStatus"].get("Details", ())]
     return {
         **dict.fromkeys(_STATUS_FILTERS, ()),
-        "attached-ebs-status.status": summary,
+        "attached-ebs-status.status": system,
         "availability-zone": [status["AvailabilityZone"]],
         "availability-zone-id": [status["AvailabilityZoneId"]],
         "instance-state-code": [str(status["InstanceState"]["Code"])],
         "instance-state-name": [status["InstanceState"]["Name"]],
         "instance-status.reachability": reachability,
         "instance-status.status": summary,
-        "system-status.reachability": reachability,
-        "system-status.status": summary,
+        "system-status.reachability": reached,
+        "system-status.status": system,
     }
 
 

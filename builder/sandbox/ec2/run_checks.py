@@ -15,15 +15,10 @@ _MOST_USER_DATA = 16 * 1024  # bytes before base64 (RunInstances, UserData)
 _KNOWN = {
     "BlockDeviceMappings", "ClientToken", "DisableApiStop", "DisableApiTermination", "EbsOptimized",
     "IamInstanceProfile", "ImageId", "InstanceInitiatedShutdownBehavior", "InstanceType", "KernelId", "KeyName",
-    "MaxCount", "MetadataOptions", "MinCount", "Monitoring", "Placement", "RamdiskId", "TagSpecifications", "UserData",
+    "MaxCount", "MetadataOptions", "MinCount", "Monitoring", "Placement", "RamdiskId", "SecurityGroupIds",
+    "SecurityGroups", "SubnetId", "TagSpecifications", "UserData",
 }  # fmt: skip
 _TAGGED = ("instance", "volume")
-# What names something that nobody can have made here: it does not exist.
-_ABSENT = {
-    "SubnetId": ("InvalidSubnetID.NotFound", "The subnet ID '{}' does not exist"),
-    "SecurityGroupIds": ("InvalidGroup.NotFound", "The security group '{}' does not exist"),
-    "SecurityGroups": ("InvalidGroup.NotFound", "The security group '{}' does not exist"),
-}
 _CHOICES = {
     "HttpTokens": ("optional", "required"),
     "HttpEndpoint": ("enabled", "disabled"),
@@ -33,9 +28,6 @@ _CHOICES = {
 
 def check(caller: Caller, values: Values) -> None:
     """Raise Refusal for what is wrong with the request by itself, or not emulated."""
-    for name, (code, message) in _ABSENT.items():
-        if given := values.get(name):
-            raise Refusal(code, message.format(given if isinstance(given, str) else given[0]))
     for name, value in values.items():
         if name not in _KNOWN and value not in (None, False, [], {}):
             raise Refusal("UnsupportedOperation", f"The sandbox does not support the parameter {name} of RunInstances.")

@@ -1,14 +1,25 @@
-"""RunInstances: the record of an instance and its volumes. No machine runs behind it yet."""
+"""RunInstances: the record of an instance and its volumes, which order its machine where there are machines."""
 
 from __future__ import annotations
 
 import re
 import time
 from dataclasses import replace
+from typing import Any
 
 from builder import pool
 from builder.sandbox.cloud import Cloud, new_id
-from builder.sandbox.ec2 import idempotency, images, instance_states, instances, key_pairs, launch_volumes, run_checks
+from builder.sandbox.ec2 import (
+    idempotency,
+    images,
+    instance_states,
+    instances,
+    key_pairs,
+    launch_volumes,
+    networks,
+    run_checks,
+    security_groups,
+)
 from builder.sandbox.ec2.action import Handler, Values
 from builder.sandbox.ec2.places import zones
 from builder.sandbox.ec2.tags import specified
@@ -30,8 +41,6 @@ def _run_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
         if known is not None:
             return _again(cloud, caller, known)
         image = _launchable(cloud, caller, values)
-        if (name := values.get("KeyName")) and key_pairs.named(cloud, caller, name) is None:
-            raise Refusal("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
         planned = _instances(cloud, caller, values, image)
         tagged = [one for one in values.get("TagSpecifications", ()) if one["ResourceType"] == "volume"]
         tags, entries = specified(tagged, "volume"), values.get("BlockDeviceMappings", ())
@@ -44,7 +53,10 @@ def _run_instances(cloud: Cloud, caller: Caller, values: Values) -> Values:
                 # One transaction: a crash leaves all of the reservation, or none and files that are swept away.
                 cloud.state.put(*made, *volumes, launched, *token)
             # Described before its volumes are begun: the answer says pending, as EC2's does.
-            return _reservation(cloud, made)
+            answer = _reservation(cloud, made)
+        for one in made:
+            cloud.machines.nudge(one.instance_id)
+        return answer
 
 
 def _ids(volumes: list[Volume], instance: Instance) -> tuple[str, ...]:
@@ -105,21 +117,51 @@ def _instances(cloud: Cloud, caller: Caller, values: Values, image: Image) -> li
             f"{_MOST} allows for the specified instance type."
         )
         raise Refusal("InstanceLimitExceeded", message)
-    now, reservation_id = time.time(), new_id("r")
-    return [_instance(caller, values, image, (reservation_id, index), now) for index in range(count)]
+    first = replace(
+        _instance(caller, values, image),
+        driver=cloud.machines.driver,
+        public_key=_public_key(cloud, caller, values),
+        **_network(cloud, caller, values),
+    )
+    return [replace(first, instance_id=new_id("i"), launch_index=index) for index in range(count)]
 
 
-def _instance(caller: Caller, values: Values, image: Image, place: tuple[str, int], now: float) -> Instance:
-    reservation_id, index = place
-    placement = values.get("Placement", {})
+def _public_key(cloud: Cloud, caller: Caller, values: Values) -> str | None:
+    if not (name := values.get("KeyName")):
+        return None
+    if (pair := key_pairs.named(cloud, caller, name)) is None:
+        raise Refusal("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+    return f"{pair.public_key} {name}"
+
+
+def _network(cloud: Cloud, caller: Caller, values: Values) -> dict[str, Any]:
+    """Return where the instance is: zone, VPC, subnet and security groups. Raises Refusal."""
+    zone = values.get("Placement", {}).get("AvailabilityZone")
+    if subnet := values.get("SubnetId"):
+        there = networks.zone_of(cloud, caller, subnet)
+        if zone not in (None, there):
+            message = f"Availability zone ({zone}) does not match the zone of the subnet '{subnet}': {there}"
+            raise Refusal("InvalidParameterValue", message)
+        zone = there
+    zone = zone or next(iter(zones(caller.region)))
+    return {
+        "zone": zone,
+        "vpc_id": networks.vpc_id(cloud, caller.account, caller.region),
+        "subnet_id": networks.subnet_id(cloud, caller.account, caller.region, zone),
+        "security_groups": security_groups.of_launch(cloud, caller, values),
+    }
+
+
+def _instance(caller: Caller, values: Values, image: Image) -> Instance:
+    """Return one instance of a new reservation, in no place yet."""
+    placement, now = values.get("Placement", {}), time.time()
     tagged = [one for one in values.get("TagSpecifications", ()) if one["ResourceType"] == "instance"]
     return Instance(
         instance_id=new_id("i"),
         account=caller.account,
         region=caller.region,
-        zone=placement.get("AvailabilityZone") or next(iter(zones(caller.region))),
-        reservation_id=reservation_id,
-        launch_index=index,
+        zone="",
+        reservation_id=new_id("r"),
         creation_time=now,
         launch_time=now,
         image_id=image.image_id,

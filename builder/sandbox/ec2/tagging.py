@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from builder.sandbox.cloud import Cloud
-from builder.sandbox.ec2 import images, imports, instance_states, key_pairs, snapshots, volumes
+from builder.sandbox.ec2 import images, imports, instance_states, key_pairs, security_groups, snapshots, volumes
 from builder.sandbox.ec2.action import Handler, Values, check_filters, matches, paged
 from builder.sandbox.ec2.tags import merged
-from builder.sandbox.records import Image, ImportTask, Instance, KeyPair, Record, Snapshot, Volume
+from builder.sandbox.records import Image, ImportTask, Instance, KeyPair, Record, SecurityGroup, Snapshot, Volume
 from builder.sandbox.wire import Caller, Refusal
 
 _FILTERS = ("key", "resource-id", "resource-type", "value")
@@ -37,6 +37,7 @@ _KINDS = {
     "i": _Kind(resource_type="instance", record=Instance, require=instance_states.require),
     "import-snap": _Kind(resource_type="import-snapshot-task", record=ImportTask, require=imports.require),
     "key": _Kind(resource_type="key-pair", record=KeyPair, require=key_pairs.require),
+    "sg": _Kind(resource_type="security-group", record=SecurityGroup, require=security_groups.require),
     "snap": _Kind(resource_type="snapshot", record=Snapshot, require=snapshots.require),
     "vol": _Kind(resource_type="volume", record=Volume, require=volumes.require),
 }

@@ -14,17 +14,25 @@ from builder.sandbox.wire import Refusal
 
 _PAGES = "MaxResults>4.4.3 NextToken>4.4.3"
 _PAGES_EARLY = "MaxResults>4.2 NextToken>4.2"
+_RULES = (
+    "GroupId GroupName UserId IpPermissions SourceSecurityGroupName SourceSecurityGroupOwnerId IpProtocol FromPort "
+    "ToPort CidrIp"
+)
 _KNOWN = {
     "AttachVolume": "VolumeId InstanceId Device",
+    "AuthorizeSecurityGroupEgress>4.1": "GroupId IpPermissions",
+    "AuthorizeSecurityGroupIngress": _RULES,
     "CancelImportTask>4.2": "CancelReason ImportTaskId",
     "CopyImage>4.2": "SourceRegion SourceImageId Name Description ClientToken",
     "CopySnapshot>4.2": "Description DestinationRegion PresignedUrl SourceRegion SourceSnapshotId",
     "CreateImage": "InstanceId Name Description NoReboot BlockDeviceMapping",
     "CreateKeyPair": "KeyName",
+    "CreateSecurityGroup": "GroupName GroupDescription VpcId>4.1",
     "CreateSnapshot": "VolumeId Description TagSpecification>5.0",
     "CreateTags": "ResourceId Tag",
     "CreateVolume": "Size SnapshotId AvailabilityZone VolumeType Iops Encrypted>4.2 KmsKeyId>5.0 TagSpecification>5.0",
     "DeleteKeyPair": "KeyName",
+    "DeleteSecurityGroup": "GroupName GroupId",
     "DeleteSnapshot": "SnapshotId",
     "DeleteTags": "ResourceId Tag",
     "DeleteVolume": "VolumeId",
@@ -39,13 +47,17 @@ _KNOWN = {
     "DescribeInstances": f"InstanceId Filter {_PAGES_EARLY}",
     "DescribeKeyPairs": "KeyName Filter",
     "DescribeRegions": "RegionName Filter",
+    "DescribeSecurityGroups": "GroupName GroupId Filter",
     "DescribeSnapshotAttribute": "SnapshotId Attribute CreateVolumePermission ProductCodes",
     "DescribeSnapshots": f"SnapshotId Owner RestorableBy Filter {_PAGES}",
+    "DescribeSubnets>4.1": "SubnetId Filter",
     "DescribeTags": f"Filter {_PAGES_EARLY}",
     "DescribeVolumeAttribute>4.2": "VolumeId Attribute",
     "DescribeVolumeStatus>4.2": "VolumeId MaxResults NextToken Filter",
     "DescribeVolumes": f"VolumeId Filter {_PAGES}",
+    "DescribeVpcs>4.1": "VpcId Filter",
     "DetachVolume": "VolumeId InstanceId Device Force",
+    "GetConsoleOutput": "InstanceId",
     "ImportImage>4.2": "",
     "ImportKeyPair": "KeyName PublicKeyMaterial",
     "ImportSnapshot>4.2": "",
@@ -56,10 +68,13 @@ _KNOWN = {
     "ModifySnapshotAttribute": "SnapshotId ProductCode CreateVolumePermission UserId Group Attribute OperationType "
     "UserGroup",
     "ModifyVolumeAttribute>4.2": "VolumeId AutoEnableIO.Value",
+    "RebootInstances": "InstanceId",
     "RegisterImage": "ImageLocation AmiId Name Description Architecture KernelId RamdiskId RootDeviceName "
     "VirtualizationType Platform SriovNetSupport>4.2 BlockDeviceMapping",
     "ResetImageAttribute": "ImageId Attribute",
     "ResetSnapshotAttribute": "SnapshotId Attribute",
+    "RevokeSecurityGroupEgress>4.1": "GroupId IpPermissions",
+    "RevokeSecurityGroupIngress": _RULES,
     "RunInstances": "ImageId MinCount MaxCount KeyName SecurityGroup SecurityGroupId AdditionalInfo UserData "
     "AddressingType InstanceType KernelId RamdiskId Placement.AvailabilityZone Placement.GroupName Placement.Tenancy "
     "BlockDeviceMapping Monitoring.Enabled SubnetId DisableApiTermination InstanceInitiatedShutdownBehavior "

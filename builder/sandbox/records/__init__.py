@@ -27,6 +27,7 @@ from builder.sandbox.records.imports import ImportTask
 from builder.sandbox.records.instances import Instance, MetadataOptions
 from builder.sandbox.records.key_pairs import KeyPair
 from builder.sandbox.records.s3 import Acl, Bucket, Grant, Layout, Part, Piece, S3Object, Stored, Traits, Upload
+from builder.sandbox.records.security_groups import Rule, SecurityGroup
 from builder.sandbox.records.snapshots import GIB, Snapshot
 from builder.sandbox.records.ssm import Parameter
 from builder.sandbox.records.tokens import ClientToken, token_key
@@ -60,7 +61,9 @@ __all__ = [
     "PolicyVersion",
     "Record",
     "Role",
+    "Rule",
     "S3Object",
+    "SecurityGroup",
     "Session",
     "SigningCertificate",
     "Snapshot",

@@ -1,4 +1,4 @@
-"""An instance, as a record: no machine runs behind it yet."""
+"""An instance, as a record; what runs behind it is known to the running server alone."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ class Instance(Record):
     `goal` is where its latest transition leads and `since` when that began, in seconds since the epoch: the state is
     computed from these and the clock, so that no timer has to survive a crash. Which volumes are attached to it is
     written in the records of the volumes, and there alone. A terminated instance stays as a tombstone.
+
+    `driver` is what has run its machine since its latest start; with one, its goal is reached at `arrived` and not
+    before, whatever the clock says: None is the order to bring it there.
     """
 
     instance_id: str
@@ -44,6 +47,11 @@ class Instance(Record):
     goal: Literal["running", "stopped", "terminated"] = "running"
     since: float
     reason: str = ""  # of the latest transition, in EC2's words
+    why: str = ""  # its StateReason where that does not follow from the goal: `CODE: words`
+    driver: str = "none"
+    arrived: float | None = None
+    forced: bool = False  # to stop it means to cut its power
+    address: str | None = None  # of its machine, the latest one
     boot_mode: str | None = None
     ena_support: bool = False
     sriov_net_support: str | None = None
@@ -51,6 +59,7 @@ class Instance(Record):
     kernel_id: str | None = None
     ramdisk_id: str | None = None
     key_name: str | None = None
+    public_key: str | None = None  # the key pair's, as it was at the launch
     client_token: str | None = None
     user_data: str | None = None  # base64, as it came
     instance_profile_arn: str | None = None
@@ -62,6 +71,9 @@ class Instance(Record):
     shutdown_behavior: str = "stop"
     metadata_options: MetadataOptions = field(default_factory=MetadataOptions)
     tags: Mapping[str, str] = field(default_factory=dict)
+    security_groups: tuple[str, ...] = ()  # their ids
+    vpc_id: str | None = None
+    subnet_id: str | None = None
     launch_volumes: tuple[str, ...] = ()  # made with it: it is pending as long as one of them is being created
 
     @property

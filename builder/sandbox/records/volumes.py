@@ -11,13 +11,18 @@ from builder.sandbox.records.base import Record
 
 @dataclass(frozen=True, kw_only=True)
 class Attachment:
-    """To which instance a volume belongs, from `attach_time` until `settle` seconds after `detach_time`."""
+    """To which instance a volume belongs, from `attach_time` until `settle` seconds after `detach_time`.
+
+    A machine behind the instance makes both of them last until it has the volume, and no longer has it. `forced` says
+    that it is to be taken away whatever the guest does.
+    """
 
     instance_id: str
     device: str
     attach_time: float
     delete_on_termination: bool = False
     detach_time: float | None = None
+    forced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ AREA = "EC2 instances (records only)"
 ROOT = "/dev/xvda"
 ABSENT = "i-0123456789abcdef0"
 MISSING = [
-    (AREA, "RunInstances", "no machine runs, nothing boots, no address, no network: the state is a record"),
+    (AREA, "RunInstances", "no machine runs, nothing boots, no address: the state is a record"),
     (AREA, "RunInstances", "launch templates, network interfaces, spot: UnsupportedOperation"),
-    (AREA, "RebootInstances, GetConsoleOutput", "UnsupportedOperation"),
+    (AREA, "RebootInstances, GetConsoleOutput", "nothing happens, and no output"),
 ]
 
 
@@ -70,7 +70,10 @@ def test_every_field_comes_back(ec2, launch, image_id):
     assert (instance["Monitoring"], instance["Tags"]) == ({"State": "enabled"}, [{"Key": "Name", "Value": "ü"}])
     assert instance["StateReason"]["Code"] == "Sandbox.RecordOnly"
     assert "No machine runs" in instance["StateReason"]["Message"]
-    assert not {"PublicIpAddress", "PrivateIpAddress", "VpcId", "SubnetId"} & set(instance)
+    assert [group["GroupName"] for group in instance["SecurityGroups"]] == ["default"]
+    (subnet,) = ec2.describe_subnets(SubnetIds=[instance["SubnetId"]])["Subnets"]
+    assert (subnet["VpcId"], subnet["AvailabilityZone"]) == (instance["VpcId"], "us-east-1b")
+    assert not {"PublicIpAddress", "PrivateIpAddress"} & set(instance)
 
 
 @pytest.mark.behaviour(AREA, "RunInstances, Stop, Start, Terminate", "each state is passed through, by the clock alone")
@@ -171,6 +174,8 @@ def test_counts(sandbox, code_of, image_id):
         ({"Placement": {"GroupName": "near"}}, "UnsupportedOperation"),
         ({"KeyName": "nobody"}, "InvalidKeyPair.NotFound"),
         ({"SecurityGroupIds": ["sg-12345678"]}, "InvalidGroup.NotFound"),
+        ({"SecurityGroupIds": ["group"]}, "InvalidGroupId.Malformed"),
+        ({"SecurityGroups": ["nobody"]}, "InvalidGroup.NotFound"),
         ({"SubnetId": "subnet-12345678"}, "InvalidSubnetID.NotFound"),
         ({"LaunchTemplate": {"LaunchTemplateName": "x"}}, "UnsupportedOperation"),
         ({"MetadataOptions": {"HttpTokens": "v2"}}, "InvalidParameterValue"),
@@ -211,6 +216,17 @@ def test_changes_that_are_refused(ec2, launch, code_of):
     assert described(ec2, running[0])["State"]["Name"] == "running"
     (again,) = ec2.terminate_instances(InstanceIds=gone)["TerminatingInstances"]  # fine, and without effect
     assert again["PreviousState"] == again["CurrentState"] == {"Code": 48, "Name": "terminated"}
+
+
+def test_a_record_is_rebooted_and_says_nothing(ec2, launch, code_of):
+    ids = launch()
+    waited(ec2, "instance_running", *ids)
+    ec2.reboot_instances(InstanceIds=ids)
+    said = ec2.get_console_output(InstanceId=ids[0])
+    assert (said["InstanceId"], "Output" in said) == (ids[0], False)
+    ec2.terminate_instances(InstanceIds=ids)
+    assert code_of(ec2.reboot_instances, InstanceIds=ids) == "IncorrectInstanceState"
+    assert code_of(ec2.get_console_output, InstanceId=ABSENT) == "InvalidInstanceID.NotFound"
 
 
 def test_protection(ec2, launch, code_of):
@@ -258,7 +274,10 @@ def zoo(sandbox):
         ("owner-id", ["123456789012"], [0, 1]),
         ("root-device-name", [ROOT], [0, 1]),
         ("private-ip-address", ["*"], []),
-        ("vpc-id", ["*"], []),
+        ("vpc-id", ["vpc-*"], [0, 1]),
+        ("instance.group-name", ["default"], [0, 1]),
+        ("instance.group-id", ["sg-none"], []),
+        ("ip-address", ["*"], []),
         ("reason", ["User initiated*"], [1]),
         ("state-reason-code", ["Client.UserInitiatedShutdown"], [1]),
         ("launch-index", ["0"], [0, 1]),
