@@ -99,7 +99,7 @@ class BootNames:
         name = _KERNEL_NAME.fullmatch(device)
         part = name and (name["part"] or name["slice"])
         for found in self.filesystems:
-            if part and found.partition == int(part) and found.type in _ROOT_TYPES:
+            if part and found.partition == int(part[:9]) and found.type in _ROOT_TYPES:
                 return found
         return None
 

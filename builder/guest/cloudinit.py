@@ -9,13 +9,14 @@ lists stand on one line because ds-identify, a shell script, reads no others (to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
 
 from builder.errors import GuestError
 from builder.guest.facts import GuestFacts
+from builder.guest.settings import LIMIT, load_yaml
 
 # cloudinit/sources/DataSource*.py, all versions; spelt as `datasource_list` must spell them.
 Datasource = Literal[
@@ -55,7 +56,6 @@ _MODULES = tuple(
 )
 _COMMAND_LINES = ("/etc/default/grub", "/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/grub/menu.lst")
 _CHOOSES = re.compile(r"(?<![\w.-])(?:ci\.(?:ds|datasource|di\.policy)|ds|cloud-init)=[^\s\"']+")
-_LIMIT = 1 << 20  # bytes of a settings file; PyYAML takes a second for a hundred thousand
 _HEADER = "# Written by emi. Files later in the alphabet win over this one.\n"
 
 
@@ -82,7 +82,12 @@ def datasources(facts: GuestFacts) -> tuple[str, ...]:
 def settings(facts: GuestFacts) -> dict[str, Any]:
     """Return the settings that hold, merged as cloud-init merges them. Raises GuestError: a file is no YAML."""
     merged: dict[str, Any] = {}
+    size = 0
     for path in (BASE, *_drop_ins(facts)):
+        found = facts.stat(path)
+        size += found.size if found else 0
+        if size > LIMIT:  # a hostile image has as many files as it likes
+            raise GuestError(f"the guest's cloud-init has more than {LIMIT >> 10} KiB of settings up to {path}")
         merged = merge(merged, _load(facts, path))
     return merged
 
@@ -157,7 +162,7 @@ def identified(text: str, policy: str | None) -> str:
 
 def fixed_datasource(text: str) -> str | None:
     """Return the datasource that ds-identify's configuration fixes whatever the list says, or None."""
-    found = re.findall(r"^\s*datasource\s*:\s*[\"']?([^\s\"'#]+)", text, re.MULTILINE)
+    found = re.findall(r"^[ \t]*datasource[ \t]*:[ \t]*[\"']?([^\s\"'#]+)", text, re.MULTILINE)
     return found[-1] if found else None
 
 
@@ -172,18 +177,6 @@ def _drop_ins(facts: GuestFacts) -> Sequence[str]:
 
 
 def _load(facts: GuestFacts, path: str) -> dict[str, Any]:
-    data = facts.read(path, limit=_LIMIT)
-    if data is None:
-        return {}
-    try:
-        found = yaml.safe_load(data)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = next(_lines(error), type(error).__name__)
-        raise GuestError(
-            f"{path} in the guest is not YAML: {why}", hint="Mend or remove it with a `files` step before this one."
-        ) from error
+    data = facts.read(path, limit=LIMIT)
+    found = None if data is None else load_yaml(data, path)
     return found if isinstance(found, dict) else {}
-
-
-def _lines(error: BaseException) -> Iterator[str]:
-    return (line.strip() for line in str(error).splitlines() if line.strip())

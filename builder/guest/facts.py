@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from builder.errors import GuestError
 from builder.guest.paths import follow, is_glob, matches
 
 _PARTITION = re.compile(r"/dev/sd[a-z]+(\d+)")
@@ -168,10 +169,14 @@ class KnownFacts(GuestFacts):
         """Return bytes of the disk."""
         return self.disk[offset : offset + length].ljust(length, b"\0")
 
-    def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:  # noqa: ARG002 - these are in memory already
-        """Return the bytes of a file, links followed."""
+    def read(self, path: str, *, limit: int = 16 << 20) -> bytes | None:
+        """Return the bytes of a file, links followed. Raises GuestError when it is larger than `limit`."""
         found = self.files.get(follow(path, self._target))
-        return found if isinstance(found, bytes) else None
+        if not isinstance(found, bytes):
+            return None
+        if len(found) > limit:
+            raise GuestError(f"{path} in the guest is larger than {limit} bytes")
+        return found
 
     def names(self, pattern: str) -> tuple[str, ...]:
         """Return the paths that match a glob."""

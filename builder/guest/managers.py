@@ -18,6 +18,8 @@ PLACE = "/var/tmp/emi-packages"  # noqa: S108 - in the guest, for the length of 
 NAME = "emi-recipe"  # of the repository that the recipe gives
 MANAGERS = ("apt", "dnf", "yum", "zypper", "pacman", "apk")
 
+_BRANCH = re.compile(r"(?:https?://|/)\S+?/((?:v[\d.]+|edge|latest-stable)/\S+)")  # of /etc/apk/repositories
+_LINE = 1024  # characters of a line there that are looked at
 _POLICY = "/usr/sbin/policy-rc.d"  # what Debian's maintainer scripts ask before they start a service: 101 says no
 _APT = (
     *("-q", "-y", "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-confdef"),
@@ -143,7 +145,8 @@ def _apk_lines(source: Source, repositories: str) -> str:
         return repositories
     if source.repository:
         return f"{repositories.rstrip()}\n{source.repository}\n".lstrip("\n")
-    found = re.findall(r"^\s*(?:https?://\S+?|/\S+?)/((?:v[\d.]+|edge|latest-stable)/\S+)\s*$", repositories, re.M)
+    lines = (line.strip()[:_LINE] for line in repositories.splitlines())
+    found = [said[1] for line in lines if (said := _BRANCH.fullmatch(line))]
     if not found:
         raise GuestError(
             "the guest's /etc/apk/repositories names no branch that a mirror could stand for",

@@ -16,7 +16,7 @@ _INITRD = re.compile(r"[ \t]*(?:initrd|module)[ \t=]")
 _KOPT = re.compile(r"# (?P<name>kopt(?:_[^= \t]+)?|defoptions)=(?P<arguments>.*)")
 _TIMEOUT = re.compile(r"(?P<lead>[ \t]*timeout[ \t=]+)(?P<value>[^ \t]+)[ \t]*")
 _SERIAL = re.compile(r"[ \t]*serial\b.*")
-_TERMINAL = re.compile(r"(?P<start>[ \t]*terminal\b.*?)[ \t]*")
+_TERMINAL = re.compile(r"[ \t]*terminal\b.*")
 _WAIT = 2  # seconds for a key on either side; without a limit GRUB legacy waits for ever
 
 
@@ -72,14 +72,15 @@ def _set_timeout(lines: Lines, timeout: int) -> None:
 
 def _set_serial(lines: Lines, command: str) -> None:
     serials = [at for at in range(len(lines.texts)) if _SERIAL.fullmatch(lines.body(at))]
-    terminals = {at: found for at in range(len(lines.texts)) if (found := _TERMINAL.fullmatch(lines.body(at)))}
+    terminals = [at for at in range(len(lines.texts)) if _TERMINAL.fullmatch(lines.body(at))]
     for at in serials:
         if not same_serial(lines.body(at), command):
             lines.put(at, command, f"{lines.body(at).strip()} -> {command}")
-    for at, found in terminals.items():
-        if "serial" not in found["start"].split():
-            wait = "" if "--timeout" in found["start"] else f" --timeout={_WAIT}"
-            words = found["start"].split(maxsplit=1)
+    for at in terminals:
+        start = lines.body(at).rstrip(" \t")
+        if "serial" not in start.split():
+            wait = "" if "--timeout" in start else f" --timeout={_WAIT}"
+            words = start.split(maxsplit=1)
             now = " ".join((f"{words[0]}{wait}", *words[1:], "serial"))
             lines.put(at, now, now)
     place = min(terminals, default=_first_command(lines))

@@ -68,6 +68,7 @@ _MANAGERS: tuple[tuple[PackageManager, tuple[str, ...]], ...] = (
 _SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 _PROGRAMS = ("/usr/bin/true", "/bin/true", "/bin/sh", "/usr/bin/sh", "/usr/bin/bash", *_SYSTEMD)
 _PROGRAM_LIMIT = 16 << 20  # bytes
+_LONGEST = 16 << 10  # characters of an assignment: shlex takes quadratic time
 
 # e_machine, by the word `uname -m` has for it.
 _MACHINES = {3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64"}
@@ -90,7 +91,7 @@ class System:
     @property
     def major(self) -> int | None:
         """The version's first number: 9 of 9.4, 22 of 22.04; None where there is none."""
-        found = re.match(r"\d+", self.version)
+        found = re.match(r"\d{1,9}", self.version)
         return int(found[0]) if found else None
 
     def __str__(self) -> str:
@@ -117,12 +118,13 @@ def read_system(facts: GuestFacts) -> System:
 def parse_assignments(text: str) -> dict[str, str]:
     """Return the variables of a file in the shell's assignment syntax, such as os-release; what is not one is left out.
 
-    Quotes and backslashes are undone; nothing is expanded. The last assignment of a name holds.
+    Quotes and backslashes are undone; nothing is expanded. The last assignment of a name holds. One of more than 16 Ki
+    characters is passed over.
     """
     found = {}
     for line in text.split("\n"):
         match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", line)
-        if match is None:
+        if match is None or len(line) > _LONGEST:
             continue
         try:
             words = shlex.split(match[2])

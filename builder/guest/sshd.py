@@ -30,14 +30,18 @@ def sshd_settings(facts: GuestFacts) -> Mapping[str, Setting]:
     """Return the settings that hold for every connection, by keyword in small letters."""
     path = next((path for path in CONFIGS if facts.exists(path)), CONFIGS[0])
     found: dict[str, Setting] = {}
-    for keyword, setting in _settings(facts, path, _DEPTH):
+    for keyword, setting in _settings(facts, path, _DEPTH, set()):
         found.setdefault(keyword, setting)
     return found
 
 
-def _settings(facts: GuestFacts, path: str, depth: int) -> Iterator[tuple[str, Setting]]:
+def _settings(facts: GuestFacts, path: str, depth: int, seen: set[str]) -> Iterator[tuple[str, Setting]]:
+    """Yield the settings of a file, each file once: the first value counts, and a circle would take for ever."""
+    if path in seen:
+        return
+    seen.add(path)
     for number, line in enumerate(facts.text(path).splitlines(), 1):
-        words = re.match(r"\s*([A-Za-z]+)(?:\s*=\s*|\s+)(.*?)\s*$", line)
+        words = re.match(r"([A-Za-z]+)(?:\s*=\s*|\s+)(.*)", line.strip())
         if words is None:
             continue
         keyword, value = words[1].lower(), words[2].strip('"')
@@ -47,6 +51,6 @@ def _settings(facts: GuestFacts, path: str, depth: int) -> Iterator[tuple[str, S
             for pattern in value.split():
                 full = posixpath.join(posixpath.dirname(path), pattern)
                 for included in facts.names(full) if "*" in full else (full,):
-                    yield from _settings(facts, included, depth - 1)
+                    yield from _settings(facts, included, depth - 1, seen)
             continue
         yield keyword, Setting(value=value, path=path, line=number, text=line)

@@ -222,7 +222,7 @@ def _require_known(source: Source, manager: str, packages: Mapping[str, str]) ->
         )
     if manager != "apt" and source.repository.startswith("deb "):
         raise GuestError(f"the guest has {manager}, whose repositories are URLs", hint="Give `repository:` as a URL.")
-    version = re.match(r"(\d+)\.(\d+)", packages.get("apt", ""))
+    version = re.match(r"(\d{1,9})\.(\d{1,9})", packages.get("apt", ""))
     if manager == "apt" and source.key and version and (int(version[1]), int(version[2])) < (1, 4):
         raise GuestError(
             f"the guest's apt {packages['apt']} cannot be given a key for one repository; 1.4 can",

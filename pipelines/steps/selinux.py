@@ -102,7 +102,7 @@ class Selinux(GuestStep[SelinuxOptions]):
 
 
 def _with_mode(text: str, mode: str) -> str:
-    line = re.compile(r"^\s*SELINUX=.*$", re.MULTILINE)
+    line = re.compile(r"^[ \t]*SELINUX=.*$", re.MULTILINE)
     if line.search(text):
         return line.sub(f"SELINUX={mode}", text)
     return f"{text.rstrip()}\nSELINUX={mode}\n"

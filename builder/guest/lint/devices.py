@@ -37,7 +37,7 @@ def device(spec: str, filesystems: Sequence[Filesystem]) -> Device:
     if match := _LETTERED.fullmatch(spec) or _NUMBERED.fullmatch(spec):
         if match[1] not in ("a", "0"):
             return Device(how="kernel name", first=False)
-        number = int(match[2]) if match[2] else None
+        number = int(match[2][:9]) if match[2] else None
         found = (one for one in filesystems if one.partition == number and one.device.count("/") == 2)
         return Device(how="kernel name", filesystem=next(found, None))
     if spec.startswith("/dev/"):

@@ -10,7 +10,7 @@ import re
 from builder.guest.network.mended import Mended, lines
 
 _SECTION = re.compile(r"\s*\[([^\]]*)\]")
-_KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=\s*(.*?)\s*", re.DOTALL)
+_KEY = re.compile(r"([A-Za-z0-9_-]+)\s*=\s*(.*)", re.DOTALL)
 _MACS = frozenset({"mac-address", "macaddress", "permanentmacaddress", "cloned-mac-address"})
 _ADDRESS = re.compile(r"address(es)?\d*")
 _FIXED = re.compile(r"address(es)?\d*|gateway|dns|dns-search|route\d*(_options)?|routes")
@@ -77,7 +77,7 @@ def _read(text: str) -> list[tuple[str, str, str, str]]:
         if heading := _SECTION.match(line):
             section = heading[1].strip().lower()
             found.append((section, "", "", line))
-        elif entry := _KEY.fullmatch(line.rstrip("\n")):
+        elif entry := _KEY.fullmatch(line.strip()):
             found.append((section, entry[1].lower(), entry[2], line))
         else:
             found.append((section, "", "", line))

@@ -6,20 +6,15 @@ from typing import Any
 
 import yaml
 
-from builder.errors import GuestError
 from builder.guest.network.mended import Mended
+from builder.guest.settings import load_yaml
 
 _FIXED = ("addresses", "gateway4", "gateway6", "routes", "nameservers")
 
 
 def mended(path: str, text: str, *, replace_static: bool) -> Mended:
     """Return the file without MAC addresses, and by DHCP where asked. Raises GuestError when it is no YAML."""
-    try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise GuestError(
-            f"{path} in the guest is not YAML", hint="Mend or remove it with a `files` step before this one."
-        ) from error
+    found = load_yaml(text, path)
     network = found.get("network") if isinstance(found, dict) else None
     ethernets = network.get("ethernets") if isinstance(network, dict) else None
     changes: list[str] = []

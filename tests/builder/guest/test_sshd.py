@@ -41,3 +41,20 @@ DROP_INS = "/etc/ssh/sshd_config.d"
 def test_the_value_that_holds(files, expected):
     found = sshd_settings(KnownFacts(files=files)).get("permitrootlogin")
     assert (found and (found.value, found.path, found.line)) == expected
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Include sshd_config\n" * 5000,
+        "Include sshd_config.d/*.conf\n" * 50,
+        "A x" + " " * 1_000_000 + "y\n",
+        "A" + " " * 1_000_000 + "y\n",
+    ],
+    ids=["itself", "each other", "blanks in a value", "blanks before one"],
+)
+def test_a_hostile_file_does_not_take_for_ever(text):
+    drop_ins = {f"{DROP_INS}/{number}.conf": text.encode() for number in range(20)}
+    found = sshd_settings(KnownFacts(files={MAIN: text.encode() + b"PermitRootLogin no\n", **drop_ins}))
+    assert found["permitrootlogin"].value == "no"

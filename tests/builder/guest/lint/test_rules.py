@@ -104,6 +104,25 @@ def test_long_lines_do_not_take_for_ever(unit):
     assert lint(broken(dict.fromkeys(paths, data)), "aws")
 
 
+DIGITS = b"1" * 5000  # more than int() takes
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"/etc/os-release": b"ID=rhel\nVERSION_ID=%s\n" % DIGITS, **breaks.SSH, "/etc/ssh/sshd_config": b""},
+        {"/etc/fstab": b"LABEL=rootfs / ext4\n/dev/sda%s /a ext4\n" % DIGITS},
+        grub(f"{LINUX} root=/dev/sda{DIGITS.decode()} console=ttyS0"),
+        {"/etc/passwd": b"root:x:0:0::/root:/bin/sh\na:x:%s:1::/a:/bin/sh\n" % DIGITS},
+        {"/etc/cloud/cloud.cfg": b"a: %s\n" % DIGITS},
+    ],
+    ids=lambda files: next(iter(files)),
+)
+def test_numbers_without_end_are_told_or_passed_over(files):
+    for target in TARGETS:
+        assert all(finding.rule in RULES for finding in lint(broken(files), target))
+
+
 @pytest.mark.timeout(60)
 def test_many_accounts_do_not_take_for_ever():
     passwd = b"".join(b"u%05d:x:%d:1::/:/bin/sh\n" % (number, number) for number in range(1, 20000))
