@@ -9,12 +9,12 @@ from __future__ import annotations
 import glob
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from builder.guest import cloudinit, hostkeys
-from builder.guest.accounts import read_accounts
+from builder.guest.accounts import User, read_accounts
 from builder.guest.edits import MakeLink, Remove, Truncate, WriteFile
 from builder.guest.facts import GuestFacts
 from builder.guest.os import read_system
@@ -62,7 +62,8 @@ _REMOVED: Mapping[Operation, tuple[str, ...]] = {
         "/var/lib/dhcpcd/*.lease*",
         "/var/lib/dhcpd/*leases*",
         "/var/lib/NetworkManager/*.lease",
-        "/var/lib/wicked/lease-*.xml",
+        "/var/lib/systemd/network/*.lease",
+        "/var/lib/wicked/lease-*",
         "/var/lib/wicked/duid.xml",
     ),
     # Identities in a domain or under a configuration server: two machines of one identity lock each other out.
@@ -132,9 +133,11 @@ _REMOVED: Mapping[Operation, tuple[str, ...]] = {
     "udev-persistent-net": ("/etc/udev/rules.d/70-persistent-net.rules", "/etc/udev/rules.d/z25_persistent-net.rules"),
 }  # fmt: skip
 
-_HISTORY = (
-    *(".bash_history", ".zsh_history", ".ash_history", ".sh_history", ".history", ".python_history", ".lesshst"),
-    *(".mysql_history", ".psql_history", ".sqlite_history", ".node_repl_history", ".viminfo", ".wget-hsts"),
+# In homes: what shells, interpreters, databases and editors keep of what was typed.
+TYPED = (
+    *(".bash_history", ".zsh_history", ".ash_history", ".sh_history", ".ksh_history", ".history"),
+    *(".local/share/fish/fish_history", ".python_history", ".node_repl_history", ".lesshst", ".viminfo"),
+    *(".mysql_history", ".psql_history", ".sqlite_history"),
 )
 _CRON = (
     "/var/spool/cron",
@@ -154,7 +157,7 @@ def find(operation: Operation, facts: GuestFacts) -> Found:
         "authorized-keys": lambda facts: _of_homes(facts, (".ssh/authorized_keys", ".ssh/authorized_keys2")),
         "cron-spool": _cron,
         "cloud-init": lambda facts: _removed(cloudinit.state(facts, keep_seed=True)),
-        "history": lambda facts: _of_homes(facts, _HISTORY),
+        "history": lambda facts: _of_homes(facts, (*TYPED, ".wget-hsts")),
         "hostname": _hostname,
         "logs": _logs,
         "machine-id": _machine_id,
@@ -166,9 +169,10 @@ def find(operation: Operation, facts: GuestFacts) -> Found:
     return _removed([path for pattern in _REMOVED[operation] for path in facts.names(pattern)])
 
 
-def homes(facts: GuestFacts) -> tuple[str, ...]:
-    """Return the home directories that are there: those of passwd, /root, and what lies in /home."""
-    named = {posixpath.normpath(user.home) for user in read_accounts(facts).users if user.home.startswith("/")}
+def homes(facts: GuestFacts, users: Iterable[User] | None = None) -> tuple[str, ...]:
+    """Return the home directories that are there: those of passwd (or of `users`), /root, and what lies in /home."""
+    users = read_accounts(facts).users if users is None else users
+    named = {posixpath.normpath(user.home) for user in users if user.home.startswith("/")}
     named |= {"/root", *facts.names("/home/*")}
     return tuple(sorted(home for home in named if home != "/" and facts.exists(home)))
 

@@ -140,8 +140,10 @@ def _removed(options: UsersOptions, found: Accounts, facts: GuestFacts) -> tuple
         after = after.without_user(name)
         if user is None:
             continue
-        if user.uid == 0:
-            raise GuestError(f"{name} in the guest is a name of root's, and is not removed", hint="Lock it instead.")
+        if user.uid == 0 and all(other.uid for other in after.users):
+            raise GuestError(
+                f"{name} in the guest is the only name of root, and is not removed", hint="Lock it instead."
+            )
         paths = people.leavings(user, after.users, facts)
         paths = tuple(path for path in paths if not (options.keep_home and path == user.home))
         gone += [Remove(paths=paths)] if paths else []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.guest import sysprep
 from builder.guest.edits import (
     Command,
     MakeDirectory,
@@ -21,10 +22,12 @@ from builder.guest.edits import (
     WriteFile,
 )
 from builder.guest.facts import KnownFacts, Stat
+from builder.guest.lint import leftovers
 from builder.guest.lint.lint import RULES, lint
 from builder.guest.lint.mending import as_yaml
 from pipelines import kinds
 from pipelines.recipe import load
+from pipelines.steps.sysprep import Sysprep
 
 HERE = Path(__file__).parents[1] / "builder/guest/lint"
 HEAD = "name: mended\nsteps:\n  - download: {url: 'https://images.example/x.qcow2', checksum: 'sha256:%s'}\n" % (
@@ -87,3 +90,31 @@ def test_the_steps_mend_what_was_found(tmp_path, name):
             facts = applied(facts, edit)
     left = [one for one in lint(facts, target) if one.rule == rule]
     assert [one for one in left if (one.where, one.what) in {(each.where, each.what) for each in mended}] == []
+
+
+# What `sysprep` takes away for rules that look for files: each name that such a rule knows.
+LEFT = {
+    "shell-history": [f"/root/{name}" for name in sysprep.TYPED],
+    "random-seed": leftovers._SEEDS,
+    "dhcp-leases": leftovers._LEASES,
+    "logs": [*leftovers._TELLING, *leftovers._LOGS],
+    "package-cache": leftovers._CACHES,
+    "temporary-files": ["/tmp/x", "/tmp/.x", "/var/tmp/x"],
+    "ssh-host-keys": ["/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_key"],
+    "authorized-keys": ["/root/.ssh/authorized_keys", "/root/.ssh/authorized_keys2"],
+}
+
+
+@pytest.mark.parametrize("rule", LEFT)
+def test_sysprep_takes_whatever_a_rule_looks_for(rule):
+    paths = [path.replace("*", "x") for path in LEFT[rule]]
+    facts = breaks.broken(dict.fromkeys(paths, b"x\n"))
+    mends = [mend for one in lint(facts, "aws") if one.rule == rule for mend in one.mends]
+    only = tuple(mends[0].options["only"])
+    assert {tuple(mend.options["only"]) for mend in mends} == {only}
+    edits = Sysprep().edits(Sysprep.options(only=only), facts, {})
+    assert not isinstance(edits, Unchanged)
+    for edit in edits:
+        facts = applied(facts, edit)
+    assert [path for path in paths if facts.files.get(path)] == []
+    assert lint(facts, "aws") == ()

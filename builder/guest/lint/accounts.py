@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from builder.guest import cloudinit
 from builder.guest.accounts import NAME, Accounts
-from builder.guest.lint.rule import Found, Rule, delete, install, lock
+from builder.guest.lint.rule import Found, Mend, Rule, delete, install, lock
 from builder.guest.lint.subject import Subject
 from builder.guest.passwords import lets_in
 from builder.guest.sshd import sshd_settings
@@ -43,7 +43,7 @@ def empty_password(subject: Subject) -> Iterator[Found]:
     Source: shadow(5): an empty field; CVE-2019-5021 (Alpine's images for years).
     """
     accounts = subject.accounts
-    for user in accounts.users:
+    for user in subject.users:
         if subject.passwords[user.name] == "" and user.may_log_in:
             yield Found(
                 severity="error",
@@ -63,7 +63,7 @@ def user_password(subject: Subject) -> Iterator[Found]:
     accounts = subject.accounts
     if not _ssh_takes_passwords(subject):
         return
-    for user in accounts.users:
+    for user in subject.users:
         if (
             user.name != "root"
             and user.may_log_in
@@ -85,14 +85,15 @@ def second_root(subject: Subject) -> Iterator[Found]:
 
     Source: passwd(5); a common back door.
     """
-    for user in subject.accounts.users:
+    for user in subject.users:
         if user.uid == 0 and user.name != "root":
             yield Found(
                 severity="error",
                 what=f"{user.name} is root by another name",
                 where=f"/etc/passwd:{_number(subject, '/etc/passwd', user.name)}",
                 quote=f"{user.name}:x:0:",
-                advice="Remove the account with a `users` step, unless it is meant.",
+                mends=(Mend(step="users", options={"remove": [user.name]}),) if NAME.fullmatch(user.name) else (),
+                advice="" if NAME.fullmatch(user.name) else "Remove it with a `run` step.",
             )
 
 
@@ -103,7 +104,7 @@ def sudo_without_password(subject: Subject) -> Iterator[Found]:
     Source: sudoers(5), NOPASSWD; packer's and vagrant's templates.
     """
     accounts = subject.accounts
-    names = {user.name for user in accounts.users if user.uid and user.may_log_in}
+    names = {user.name for user in subject.users if user.uid and user.may_log_in}
     default = _default_user(subject)
     for path, number, line in subject.lines("/etc/sudoers", "/etc/sudoers.d/*"):
         match = _NOPASSWD.match(line)
@@ -181,7 +182,7 @@ RULES = (
     Rule(check=root_password, worst="error", mended_by=("users",)),
     Rule(check=empty_password, worst="error", mended_by=("users",)),
     Rule(check=user_password, worst="warning", mended_by=("users",)),
-    Rule(check=second_root, worst="error"),
+    Rule(check=second_root, worst="error", mended_by=("users",)),
     Rule(check=sudo_without_password, worst="warning", mended_by=("files",)),
     Rule(check=no_sshd, worst="warning", mended_by=("packages",)),
 )

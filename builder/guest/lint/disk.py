@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from builder.guest.lint.remaking import BY_HAND, REMAKING, WRAPPING, end, remade, shrunk, trimmed
+from builder.guest.lint.remaking import BY_HAND, REMAKING, WRAPPING, end, remade, rounded, shrunk, trimmed
 from builder.guest.lint.rule import Found, Rule, Severity
 from builder.guest.lint.subject import Subject, Target
 from builder.image.firmware import BIOS_BOOT_TYPE
@@ -207,6 +207,7 @@ def size_not_whole(subject: Subject) -> Iterator[Found]:
             severity="note",
             what=f"the disk has {format_size(size)}; its volumes will have a whole number of GiB",
             where="the disk",
+            mends=rounded(subject),
             advice="Nothing need be done where the root partition grows at first boot.",
         )
 
@@ -221,5 +222,5 @@ RULES = (
     Rule(check=unclean_filesystem, worst="error"),
     Rule(check=disk_larger_than_volume, worst="error", mended_by=("resize",)),
     Rule(check=disk_larger_than_needed, worst="warning", mended_by=("resize",)),
-    Rule(check=size_not_whole, worst="note"),
+    Rule(check=size_not_whole, worst="note", mended_by=("resize",)),
 )

@@ -6,7 +6,7 @@ from builder.guest.layout import DiskReader, read_layout
 from builder.guest.lint.devices import device
 from builder.guest.lint.rule import Mend
 from builder.guest.lint.subject import Subject
-from builder.guest.resize import SHRINKS
+from builder.guest.resize import LVM, SHRINKS
 from builder.units import format_size
 
 LABEL = "rootfs"  # what a root without a label is called by the steps that are proposed
@@ -68,10 +68,18 @@ def end(subject: Subject) -> int:
 
 def trimmed(subject: Subject) -> tuple[Mend, ...]:
     """Return the step that cuts off what lies behind the last partition, to whole GiB; none where it would refuse."""
-    whole = -(-(end(subject) + _MIB) // _GIB) * _GIB  # a GPT has its second copy at the end
-    if not _changeable(subject) or whole >= subject.reader.virtual_size:
+    return rounded(subject) if _whole(subject) < subject.reader.virtual_size else ()
+
+
+def rounded(subject: Subject) -> tuple[Mend, ...]:
+    """Return the step that gives the disk as many whole GiB as its partitions need; none where it would refuse."""
+    if not _changeable(subject):
         return ()
-    return (Mend(step="resize", options={"disk": format_size(whole), "size": "keep"}),)
+    return (Mend(step="resize", options={"disk": format_size(_whole(subject)), "size": "keep"}),)
+
+
+def _whole(subject: Subject) -> int:
+    return -(-(end(subject) + _MIB) // _GIB) * _GIB  # a GPT has its second copy at the end
 
 
 def shrunk(subject: Subject, size: int) -> tuple[Mend, ...]:
@@ -84,6 +92,9 @@ def shrunk(subject: Subject, size: int) -> tuple[Mend, ...]:
 
 def _changeable(subject: Subject) -> bool:
     reader = subject.reader
+    volumes = [found for found in subject.facts.filesystems if found.type == LVM]
+    if not subject.root.type or (subject.table and subject.root.partition is None and len(volumes) != 1):
+        return False  # the step takes the root's partition, or LVM's only one
     return not read_layout(DiskReader(lambda length, at: _padded(subject, length, at), reader.virtual_size)).problem
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from builder.guest.lint.rule import Found, Mend, Rule, delete
 from builder.guest.lint.subject import Subject
+from builder.guest.sysprep import TYPED
 
 _PRIVATE = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----|PuTTY-User-Key-File")
 _KEY_LIMIT = 64 << 10  # bytes; larger files are no keys
@@ -20,10 +21,7 @@ _CREDENTIALS = (
 )  # fmt: skip
 _HARMLESS = re.compile(rb"(?i)secret|password|token|auth|key", re.ASCII)  # some of these files hold settings only
 _MAY_BE_HARMLESS = (".aws/config", ".npmrc", ".docker/config.json", ".azure/", ".boto", ".my.cnf")
-_HISTORIES = (
-    ".bash_history", ".sh_history", ".zsh_history", ".ash_history", ".ksh_history", ".history", ".python_history",
-    ".mysql_history", ".psql_history", ".sqlite_history", ".lesshst", ".viminfo", ".local/share/fish/fish_history",
-)  # fmt: skip
+_CENTRAL = "/etc/ssh/authorized_keys/*"  # where AuthorizedKeysFile often leads instead of into homes
 _URL_PASSWORD = re.compile(r"[a-z][a-z0-9+]*://[^/\s:@]+:[^/\s@]+@")
 _REPOSITORIES = (
     "/etc/apt/sources.list", "/etc/apt/sources.list.d/*", "/etc/yum.repos.d/*.repo", "/etc/zypp/repos.d/*.repo",
@@ -38,14 +36,20 @@ def ssh_host_keys(subject: Subject) -> Iterator[Found]:
 
     Source: EC2 User Guide, "Recommendations for creating shared Linux AMIs: remove SSH host key pairs".
     """
-    keys = list(subject.filled("/etc/ssh/ssh_host_*_key", "/etc/ssh/ssh_host_key", "/etc/dropbear/*_key"))
-    if keys:
-        yield Found(
-            severity="error",
-            what=f"{len(keys)} private host keys of sshd are in the image",
-            where=keys[0],
-            mends=(Mend(step="sysprep", options={"only": ["ssh-hostkeys"]}),),
-        )
+    sysprep = Mend(step="sysprep", options={"only": ["ssh-hostkeys"]})
+    found = {
+        "sshd": (list(subject.filled("/etc/ssh/ssh_host_*_key", "/etc/ssh/ssh_host_key")), (sysprep,)),
+        "dropbear": (list(subject.filled("/etc/dropbear/*_key")), ()),
+    }
+    for program, (keys, mends) in found.items():
+        if keys:
+            yield Found(
+                severity="error",
+                what=f"{len(keys)} private host keys of {program} are in the image",
+                where=keys[0],
+                mends=mends,
+                advice="Delete them with a `files` step; dropbear makes others where it is started with -R.",
+            )
 
 
 def private_keys(subject: Subject) -> Iterator[Found]:
@@ -120,7 +124,7 @@ def shell_history(subject: Subject) -> Iterator[Found]:
 
     Source: EC2 User Guide, "Recommendations for creating shared Linux AMIs: protect your privacy" (shell history).
     """
-    for path in subject.filled(*(f"{home}/{name}" for home in subject.homes for name in _HISTORIES)):
+    for path in subject.filled(*(f"{home}/{name}" for home in subject.homes for name in TYPED)):
         yield Found(
             severity="error",
             what="what was typed on the machine of the build is in the image",
@@ -135,16 +139,18 @@ def authorized_keys(subject: Subject) -> Iterator[Found]:
     The cloud's own key is added at first boot. Source: EC2 User Guide, "Recommendations for creating shared Linux AMIs:
     remove SSH public keys"; images taken of a machine that had run in a cloud.
     """
-    files = [f"{home}/.ssh/{name}" for home in subject.homes for name in ("authorized_keys", "authorized_keys2")]
-    for path, number, line in subject.lines(*files, "/etc/ssh/authorized_keys/*"):
-        user = path.split("/")[2] if path.startswith("/home/") else "root"
-        yield Found(
-            severity="error",
-            what=f"a key that opens every instance as {user} is left",
-            where=f"{path}:{number}",
-            quote=line,
-            mends=(Mend(step="sysprep", options={"only": ["authorized-keys"]}),),
-        )
+    for home in (*subject.homes, ""):
+        files = [f"{home}/.ssh/authorized_keys", f"{home}/.ssh/authorized_keys2"] if home else [_CENTRAL]
+        for path, number, line in subject.lines(*files):
+            name = path.rpartition("/")[2] if not home else subject.owners.get(home) or home.rpartition("/")[2]
+            sysprep = Mend(step="sysprep", options={"only": ["authorized-keys"]})
+            yield Found(
+                severity="error",
+                what=f"a key that opens every instance as {name} is left",
+                where=f"{path}:{number}",
+                quote=line,
+                mends=(sysprep if home else delete(path),),
+            )
 
 
 RULES = (
@@ -153,5 +159,5 @@ RULES = (
     Rule(check=cloud_credentials, worst="error", mended_by=("files",)),
     Rule(check=repository_credentials, worst="error", mended_by=("files",)),
     Rule(check=shell_history, worst="error", mended_by=("sysprep",)),
-    Rule(check=authorized_keys, worst="error", mended_by=("sysprep",)),
+    Rule(check=authorized_keys, worst="error", mended_by=("sysprep", "files")),
 )

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from builder.guest import cloudinit, fstab
-from builder.guest.accounts import Accounts, read_accounts
+from builder.guest.accounts import Accounts, User, read_accounts
 from builder.guest.boot_entries import BootEntry, boot_entries
 from builder.guest.boot_partition import BootPartition, boot_partition
 from builder.guest.drivers import Drivers, Kernel, drivers, kernels
@@ -19,6 +19,7 @@ from builder.guest.kernels import find
 from builder.guest.layout import DiskReader
 from builder.guest.os import System, read_system
 from builder.guest.passwords import passwords
+from builder.guest.sysprep import homes
 from builder.image.firmware import Firmware, read_firmware
 from builder.image.inspect import look_inside
 from builder.image.partitions import PartitionTable
@@ -27,6 +28,7 @@ from builder.image.stream import ImageReader
 Target = Literal["aws", "eucalyptus-kvm", "eucalyptus-xen", "qemu"]
 _TEXT = 1 << 20  # characters of a configuration file that are looked at,
 _LINE = 1024  # and of a line of it
+_NO_HOMES = ("/bin/", "/dev/", "/etc/", "/proc/", "/run/", "/sbin/", "/sys/", "/usr/", "/var/run/")  # of services
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 
@@ -142,14 +144,24 @@ class Subject:
         return read_accounts(self.facts)
 
     @cached_property
+    def users(self) -> Sequence[User]:
+        """Every user of those."""
+        return self.accounts.users
+
+    @cached_property
     def passwords(self) -> Mapping[str, str]:
         """Their password fields, by name."""
         return passwords(self.accounts)
 
     @cached_property
     def homes(self) -> Sequence[str]:
-        """The homes of root and of people."""
-        return ("/root", *self.facts.names("/home/*"))
+        """The homes that are there: of root, of people, and of services, but for places of the system's own."""
+        return tuple(home for home in homes(self.facts, self.users) if not f"{home}/".startswith(_NO_HOMES))
+
+    @cached_property
+    def owners(self) -> Mapping[str, str]:
+        """The first account of each home."""
+        return {posixpath.normpath(user.home): user.name for user in reversed(self.users)}
 
     def first(self, *paths: str) -> str | None:
         """Return the first of these that is there."""

@@ -92,7 +92,8 @@ def selinux_relabel_pending(subject: Subject) -> Iterator[Found]:
             severity="note",
             what="the first boot relabels every file for SELinux, and then boots again",
             where="/.autorelabel",
-            advice="It is right after edits from outside; a relabel in the image is done by `selinux`.",
+            advice="It is right after edits from outside; `selinux: {relabel: now}` labels in the image instead, in "
+            "minutes.",
         )
 
 

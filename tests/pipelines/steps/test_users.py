@@ -140,13 +140,11 @@ def test_a_home_that_is_not_only_its_user_s_stays(home, owner, more):
         ({"create": [{"name": "x", "groups": ["docker"]}]}, "no group docker for x to be in"),
         ({"create": [{"name": "x", "uid": 1000}]}, "ann in the guest has the number 1000 already"),
         ({"create": [{"name": "ann", "uid": 7}]}, "ann in the guest has the number 1000, not 7"),
-        ({"remove": ["toor"]}, "toor in the guest is a name of root's"),
+        ({"remove": ["toor"]}, "toor in the guest is the only name of root"),
     ],
 )
 def test_what_cannot_be_is_an_error(values, expected):
-    files = (
-        FILES | {"/etc/passwd": FILES["/etc/passwd"] + b"toor:x:0:0::/root:/bin/sh\n"} if "remove" in values else FILES
-    )
+    files = FILES | {"/etc/passwd": FILES["/etc/passwd"].replace(b"root:x", b"toor:x")} if "remove" in values else FILES
     with pytest.raises(GuestError, match=expected):
         decide(files, **values)
 
@@ -162,6 +160,12 @@ def test_what_cannot_be_is_an_error(values, expected):
 def test_a_guest_that_lacks_what_is_needed_is_an_error(gone, expected):
     with pytest.raises(GuestError, match=expected):
         decide({path: data for path, data in FILES.items() if path != gone}, **EVERYTHING)
+
+
+def test_another_name_of_root_is_removed_and_nothing_of_root_s():
+    passwd = FILES["/etc/passwd"] + b"toor:x:0:0::/root:/bin/sh\n"
+    files, _ = after(FILES, {}, decide(FILES | {"/etc/passwd": passwd}, remove=["toor"]))
+    assert files == FILES
 
 
 def test_passwords_are_unlocked():

@@ -32,6 +32,7 @@ POLICIES = dict.fromkeys((POLICY, CONTEXTS, RELABEL), b"x")
 UDEV = "/etc/udev/rules.d/70-persistent-net.rules"
 DHCP = NO_CLOUD_NETWORK | {"/etc/network/interfaces": b"auto eth0\niface eth0 inet dhcp\n"}
 SSH = {"/etc/cloud/cloud.cfg": b"ssh_pwauth: true\n", "/etc/ssh/sshd_config": b"PermitRootLogin yes\n"}
+SERVICE = {"/etc/passwd": b"root:x:0:0::/root:/bin/sh\nci:x:998:998::/var/lib/ci:/usr/sbin/nologin\n"}
 SHADOW = "root:$6$saltsalt$hashhashhash:19000:0:99999:7:::\n"
 
 
@@ -208,6 +209,10 @@ BREAKS = [
     ("private-keys", "aws", broken({"/home/me/.ssh/id_rsa": KEY}), "error", "a private key", "/home/me/.ssh/id_rsa"),
     ("private-keys", "aws", broken({"/etc/ssl/private/ssl-cert-snakeoil.key": KEY}), "warning", "the same key",
      "/etc/ssl/private/ssl-cert-snakeoil.key"),
+    ("private-keys", "aws", broken(SERVICE | {"/var/lib/ci/.ssh/id_rsa": KEY}), "error", "a private key",
+     "/var/lib/ci/.ssh/id_rsa"),
+    ("ssh-host-keys", "aws", broken({"/etc/dropbear/dropbear_rsa_host_key": b"x"}), "error", "keys of dropbear",
+     "/etc/dropbear/dropbear_rsa_host_key"),
     ("cloud-credentials", "aws", broken({"/root/.aws/credentials": b"[default]\naws_secret_access_key = x\n"}), "error",
      "credentials", "/root/.aws/credentials"),
     ("cloud-credentials", "aws", broken({"/home/me/.euca/me.ini": b"[user me]\nsecret-key = x\n"}), "error",
@@ -220,6 +225,10 @@ BREAKS = [
      "/root/.bash_history"),
     ("authorized-keys", "aws", broken({"/home/me/.ssh/authorized_keys": b"# mine\nssh-ed25519 AAAA me@build\n"}),
      "error", "every instance as me", "/home/me/.ssh/authorized_keys:2"),
+    ("authorized-keys", "aws", broken({"/etc/ssh/authorized_keys/ann": b"ssh-ed25519 AAAA ann@build\n"}), "error",
+     "every instance as ann", "/etc/ssh/authorized_keys/ann:1"),
+    ("authorized-keys", "aws", broken(SERVICE | {"/var/lib/ci/.ssh/authorized_keys": b"ssh-ed25519 AAAA me@build\n"}),
+     "error", "every instance as ci", "/var/lib/ci/.ssh/authorized_keys:1"),
     ("machine-id", "aws", broken({"/etc/machine-id": b"0123456789abcdef0123456789abcdef\n"}), "warning", "identity",
      "/etc/machine-id"),
     ("random-seed", "aws", broken({"/var/lib/systemd/random-seed": bytes(512)}), "warning", "random",
