@@ -64,7 +64,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loops(tmp_path: Path) -> Iterator[Loops]:
-    """Where loop devices come from; one test at a time: a device of another would have appeared in this one's list."""
+    """Where loop devices come from."""
     with loop_devices(tmp_path) as made:
         yield made
 

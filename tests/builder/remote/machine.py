@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
 import socket
 import subprocess  # noqa: TID251 - the server is a process of the test
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -243,11 +241,27 @@ class Proxy:
 
 
 class Loops:
-    """Loop devices over sparse files, detached afterwards."""
+    """Loop devices over sparse files, detached afterwards.
+
+    `view` is put before /sys: there this host's disks are, and of its loop devices ours alone, as on a machine of our
+    own. Another test's, of this run or another, come and go.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.made: list[str] = []
+        self._blocks = directory / "view/sys/block"
+        self._blocks.mkdir(parents=True)
+        for name in ("dev", "proc"):
+            (directory / "view" / name).symlink_to(f"/{name}")
+        for disk in Path("/sys/block").iterdir():
+            if not disk.name.startswith("loop"):
+                (self._blocks / disk.name).symlink_to(disk)
+
+    @property
+    def view(self) -> str:
+        """What the listing of devices is to read instead of /."""
+        return str(self.directory / "view")
 
     def attach(self, size: int, *, data: bytes = b"", at: int = 0, lossy: Path | None = None) -> str:
         """Return the path of a new loop device of `size` bytes, or over the file `lossy`."""
@@ -260,23 +274,23 @@ class Loops:
         direct = "--direct-io=on" if lossy else "--direct-io=off"  # else what the file loses lives on in its cache
         path = proc.run(["losetup", "--find", "--show", direct, file]).stdout.decode().strip()
         self.made.append(path)
+        (self._blocks / Path(path).name).symlink_to(Path("/sys/block") / Path(path).name)
         return path
 
     def detach(self, path: str) -> None:
         """Take it away."""
+        (self._blocks / Path(path).name).unlink()
         proc.run(["losetup", "--detach", path])
         self.made.remove(path)
 
 
 @contextmanager
 def loop_devices(directory: Path) -> Iterator[Loops]:
-    """Give loop devices; one test at a time: a device of another would have appeared in this one's list."""
-    with open(Path(tempfile.gettempdir()) / "emi-tests-loops.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made = Loops(directory)
-        yield made
-        for path in list(made.made):
-            made.detach(path)
+    """Give loop devices, and detach what is left of them."""
+    made = Loops(directory)
+    yield made
+    for path in list(made.made):
+        made.detach(path)
 
 
 class Notes:

@@ -196,7 +196,7 @@ def test_of_real_devices_only_the_new_empty_one_is_taken(server, loops, rounds):
     wanted = Wanted(volume_id=LONG, size=size)
     kinds = ["empty", "begun", "filesystem", "backup", "other size"]
     for number in range(rounds):
-        before = listing.read(shell)
+        before = listing.read(shell, loops.view)
         kind = kinds[number % len(kinds)]
         first = rng.randbytes(MIB)
         marks = {"begun": (first, 0), "filesystem": (b"\x53\xef", 1080), "backup": (b"EFI PART", size - 512)}
@@ -204,10 +204,10 @@ def test_of_real_devices_only_the_new_empty_one_is_taken(server, loops, rounds):
         path = loops.attach(size + MIB if kind == "other size" else size, data=data, at=at)
         mine = [hashlib.sha256(first).hexdigest()]
         if kind in ("empty", "begun"):
-            assert find(shell, able, wanted, before=before, ours=mine, patience=0).path == path
+            assert find(shell, able, wanted, before=before, ours=mine, patience=0, prefix=loops.view).path == path
         else:
             with pytest.raises(DeviceDoubtful, match=Path(path).name):
-                find(shell, able, wanted, before=before, ours=mine, patience=0)
+                find(shell, able, wanted, before=before, ours=mine, patience=0, prefix=loops.view)
         loops.detach(path)
 
 
@@ -215,12 +215,12 @@ def test_what_was_seen_is_listed_and_a_swap_area_is_not_empty(server, loops):
     shell = server.shell()
     able = abilities.ask(shell)
     loops.attach(MIB)
-    before = listing.read(shell)
+    before = listing.read(shell, loops.view)
     with pytest.raises(DeviceDoubtful, match="none has appeared") as raised:
-        find(shell, able, WANTED, before=before, patience=0.6)
+        find(shell, able, WANTED, before=before, patience=0.6, prefix=loops.view)
     assert all(str(device) in raised.value.message for device in before.devices)  # what was seen
     path = loops.attach(MIB * 4)
     proc.run(["mkswap", path])
-    assert next(d for d in listing.read(shell).devices if d.path == path).uses == ()
+    assert next(d for d in listing.read(shell, loops.view).devices if d.path == path).uses == ()
     with pytest.raises(DeviceDoubtful, match="not empty"):
-        find(shell, able, Wanted(volume_id=LONG, size=MIB * 4), before=before, patience=0)
+        find(shell, able, Wanted(volume_id=LONG, size=MIB * 4), before=before, patience=0, prefix=loops.view)
