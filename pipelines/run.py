@@ -89,8 +89,10 @@ class Runner:
             return self._run(sign)
 
     def plan(self) -> tuple[Prospect, ...]:
-        """Return what `run` would do with each node now; changes nothing."""
-        return self._surveyor().survey(self._pinned(self.unfinished()))
+        """Return what `run` would do with each node now, and raise what it would refuse first; changes nothing."""
+        prospects = self._surveyor().survey(self._pinned(self.unfinished()))
+        self._preflight(prospects)
+        return prospects
 
     def _surveyor(self) -> Surveyor:
         return Surveyor(recipe=self.recipe, target=self.target, journal=self.journal, store=self.store)
@@ -246,7 +248,7 @@ class Runner:
             node = prospect.node
             if node.cloud_step and prospect.verdict == "will run":
                 options, may_be = node.items[0].options, _may_be(prospect, finished)
-                self.target.cloud.capabilities.require(*node.cloud_step.calls(options))
+                self.target.cloud.capabilities.require(*prospect.calls)
                 node.cloud_step.preflight(options, self.target.cloud, may_be, before[node.id])
             if node.lease and prospect.verdict == "will lease":
                 self.target.cloud.capabilities.require(*node.lease.calls(node.items[0].options))

@@ -70,6 +70,15 @@ def test_a_run_makes_the_calls_its_plan_announced_and_an_unchanged_run_changes_n
     assert [step["verdict"] for step in json.loads(emi("plan", recipe, "--json", *words).out)] == ["done"] * 3
 
 
+def test_a_plan_refuses_what_a_run_would(emi, recipe, words, shelf) -> None:
+    seen = shelf("eucalyptus")
+    planned, ran = (emi(verb, recipe, *words, "--cloud", "sandbox:eucalyptus") for verb in ("plan", "run"))
+    assert planned.code == ran.code > 0
+    assert "StartSnapshot" in planned.err
+    assert planned.err in ran.err
+    assert all(call.partition(":")[2].startswith(READS) for call in seen.calls_since(0))
+
+
 def test_a_plan_says_what_changed(emi, recipe, words) -> None:
     emi.run(recipe, *words)
     done = emi("plan", recipe, *words, "--var", "version=2")
