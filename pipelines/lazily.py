@@ -1,4 +1,4 @@
-"""Verbs that are imported when they run: pydantic, SQLAlchemy and rich cost 0.3 s, which `emi --help` can do without.
+"""Modules that are imported when they are first used: pydantic, SQLAlchemy, rich and guest code cost a second at worst.
 
 A module that is not imported yet stands for itself:
 
@@ -17,14 +17,21 @@ from typing import Any
 from builder.errors import Interrupted
 
 
-class Lazily:
-    """A module of verbs that is imported when the first of them is used; Ctrl-C in one is our Interrupted."""
+class Later:
+    """A module that is imported when the first thing in it is used."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        return _interruptible(getattr(importlib.import_module(self._name), name))
+        return getattr(importlib.import_module(self._name), name)
+
+
+class Lazily(Later):
+    """A module of verbs; Ctrl-C in one is our Interrupted."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _interruptible(super().__getattr__(name))
 
 
 def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:

@@ -8,29 +8,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from builder.cloud.api import Cloud
 from builder.cloud.claims import Claim
 from builder.errors import CloudFailed, CloudNotFound, EmiError, InternalError
-from builder.guest.edit import Outcome, edit_image
-from builder.guest.edit import Plan as GuestPlan
-from builder.guest.guest import Exchange
-from builder.guest.session import Session
 from builder.progress import Progress
 from pipelines import locks
 from pipelines.artifact import AnyArtifact, Bundle, File, ImageFile
 from pipelines.early import Early
 from pipelines.home import Home
-from pipelines.lazily import Lazily
+from pipelines.lazily import Later
 from pipelines.leases import Leases
 from pipelines.plan import Bound, Node, Prospect, Standing, bind, ingredients, key_of, labels
-from pipelines.recipe import StepItem
 from pipelines.step import CloudStep, GuestStep, Inputs, LocalStep, Outside, Work
 from pipelines.survey import Surveyor
 from pipelines.words import Abandon, Effect, Intent, Result
 
-logins: Any = Lazily("pipelines.logins")  # most runs speak no SSH
+if TYPE_CHECKING:
+    from builder.guest.session import Session
+    from pipelines import guest_work, logins
+else:  # many runs edit no guest, most speak no SSH
+    guest_work = Later("pipelines.guest_work")
+    logins = Later("pipelines.logins")
 
 _ROUNDS = 4  # that results which pass are made again for one step: each may change its key once
 
@@ -44,7 +44,7 @@ class Ahead:
     """
 
     def __init__(self, node: Node | None, *, cache: Path) -> None:
-        self._session = Session(cache=cache, network=any(map(_network, node.items))) if node else None
+        self._session: Session | None = guest_work.launch(node.items, cache) if node else None
         self._seen: frozenset[str] = frozenset()  # digests
 
     def take(self, image: ImageFile, *, network: bool | None = None) -> Session | None:
@@ -244,34 +244,18 @@ class Realiser:
         return generation, None
 
     def _guest(self, node: Node, inputs: Inputs, scratch: Path, progress: Progress) -> ImageFile:
-        store = self.surveyor.store
         assert isinstance(inputs.source, File | ImageFile)
-        base = store.image(inputs.source)
-        target, exports = scratch / "overlay.qcow2", scratch / "exports"
-        exports.mkdir()
-        network = any(map(_network, node.items))
-        outcomes = edit_image(
-            store.layer(base),
-            target,
-            [self._plan_of(item) for item in node.items],
-            backing_name=store.backing_name(base.digest),
-            exchange=Exchange(sources=self.outside.recipe_directory, exports=exports),
+        base = self.surveyor.store.image(inputs.source)
+        bench = guest_work.Bench(
+            scratch=scratch,
+            sources=self.outside.recipe_directory,
+            cache=self.home.cache,
+            store=self.surveyor.store,
+            pins=self.pins,
             progress=progress,
-            session=self.ahead.take(base, network=network) or Session(cache=self.home.cache, network=network),
         )
-        _tell(node, outcomes, progress)
-        image = base
-        if target.exists():
-            image = store.seal_layer(target, base)
-        beside = {path.name: store.seal_file(path, name=path.name) for path in sorted(exports.iterdir())}
-        # A kernel that comes without a ramdisk must not be left with that of the kernel before it.
-        kept = {} if beside else {"kernel": base.kernel, "ramdisk": base.ramdisk}
-        return image.model_copy(update={"kernel": None, "ramdisk": None, **kept, **beside})
-
-    def _plan_of(self, item: StepItem) -> GuestPlan:
-        step, pins = item.step, self.pins.get(item.id) or {}
-        assert isinstance(step, GuestStep)
-        return GuestPlan(decide=lambda facts: step.edits(item.options, facts, pins), network=_network(item))
+        session = self.ahead.take(base, network=guest_work.wants_network(node.items))
+        return guest_work.edit(node.items, base, bench, session)
 
     def _work(self, node: Node, scratch: Path, progress: Progress) -> Work:
         return Work(
@@ -303,17 +287,6 @@ def _discard(step: CloudStep[Any], effect: str, cloud: Cloud, work: Work, error:
             f"{error.message}\n{effect} is still there: {second.message}",
             hint=f"{second.hint} `emi resume` removes {effect} and begins anew.",
         ) from error
-
-
-def _network(item: StepItem) -> bool:
-    return isinstance(item.step, GuestStep) and item.step.network(item.options)
-
-
-def _tell(node: Node, outcomes: list[Outcome], progress: Progress) -> None:
-    for item, outcome in zip(node.items, outcomes, strict=True):
-        progress.note(f"{item.id}: {outcome}" if len(node.items) > 1 else str(outcome))
-        for line in outcome.output.splitlines():
-            progress.note(f"  {line}")
 
 
 def _empty(scratch: Path) -> None:
