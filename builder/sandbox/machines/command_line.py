@@ -24,6 +24,7 @@ from builder.sandbox.machines.machine import SSH, Bus, Disk, MachineSpec
 from builder.sandbox.machines.metadata import Metadata, mac_of
 
 CODE, VARIABLES = Path("/usr/share/OVMF/OVMF_CODE.fd"), Path("/usr/share/OVMF/OVMF_VARS.fd")  # Debian's ovmf
+QEMU = "qemu-system-x86_64"
 SERVICE = "169.254.169.254"  # of metadata, in every cloud
 SERVICE_SOCKET = "metadata.socket"  # in the machine's directory, which is qemu's working directory
 PID = "pid"
@@ -67,11 +68,12 @@ def words(
 ) -> list[str | Path]:
     """Return qemu's command line; its control socket is to be descriptor 0, the serial console comes out of 1."""
     return [
-        *("qemu-system-x86_64", "-name", spec.instance_id, "-pidfile", spec.directory / PID),
+        *("setpriv", "--no-new-privs", "--", QEMU, "-name", spec.instance_id, "-pidfile", spec.directory / PID),
         *("-machine", "pc,graphics=off", "-accel", _acceleration(kind), "-cpu", "host" if kind == "kvm" else "max"),
         *("-m", str(spec.memory), "-smp", str(spec.cpus), "-nodefaults", "-no-user-config", "-display", "none"),
-        # Guests are strangers. Processes may be started: slirp starts one for each connection that it forwards.
-        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny"),
+        # Guests are strangers. Processes may be started, each in a session of its own: slirp does so for a connection
+        # that it forwards; `elevateprivileges` would keep it from the latter, no_new_privs is as good.
+        *("-sandbox", "on,obsolete=deny,resourcecontrol=deny"),
         *("-chardev", "socket,id=control,fd=0", "-mon", "chardev=control,mode=control"),
         *("-chardev", "file,id=console,path=/proc/self/fd/1", "-serial", "chardev:console"),
         *("-device", "virtio-rng-pci", "-device", "pvpanic", "-action", "panic=none"),

@@ -20,7 +20,7 @@ from builder.errors import GuestError, HostError
 from builder.guest.qmp import Monitor
 from builder.sandbox.machines import processes
 from builder.sandbox.machines.addresses import Address
-from builder.sandbox.machines.command_line import SERVICE_SOCKET, VARIABLES, Plugged, words
+from builder.sandbox.machines.command_line import QEMU, SERVICE_SOCKET, VARIABLES, Plugged, words
 from builder.sandbox.machines.console import Console
 from builder.sandbox.machines.machine import Disk, MachineSpec, State
 from builder.sandbox.machines.service import Service
@@ -95,9 +95,9 @@ class QemuMachine:
 
     def begin(self, starter: processes.Starter, kind: acceleration.Kind) -> None:
         """Start qemu and return when it has answered. Raises HostError with what it said."""
+        proc.find(QEMU)
         variables = self.spec.directory / VARIABLES.name
         if self.spec.firmware == "uefi" and not variables.exists():
-            proc.find("qemu-system-x86_64")
             _copy(VARIABLES, variables)
         plugged = [self._named(disk) for disk in self.spec.disks]
         facts = self.spec.facts(self.address)
