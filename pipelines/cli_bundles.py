@@ -101,6 +101,7 @@ def bundle(
     product_code: Annotated[
         list[str] | None, typer.Option("--product-code", metavar="CODE", help="A product code; repeatable.")
     ] = None,
+    part_size: Annotated[str, typer.Option("--part-size", metavar="SIZE", help="Of each part but the last.")] = "10MiB",
     compression: Compressed = "fast",
     reproducible: Annotated[
         bool, typer.Option("--reproducible", help="The same parts each time, not a key drawn by chance.")
@@ -124,7 +125,7 @@ def bundle(
             "mappings": mapping or [],
             "product_codes": product_code or [],
         },
-        shape={"name": prefix, "compression": compression},
+        shape={"name": prefix, "compression": compression, "part_size": part_size},
         reproducible=reproducible,
         identity=_identity(user, cert, privatekey, ec2cert, cloud),
         as_json=json,

@@ -16,13 +16,29 @@ import yaml
 
 from builder import durable
 from builder.bundle.records import is_id_of
-from builder.errors import InputError
+from builder.errors import InputError, UsageError
 from builder.unpack import packing
 from pipelines.home import home
+from pipelines.recipe import RecipeError
 from pipelines.verbs import recipes
 from pipelines.verbs.making import devices
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # in a recipe's name
+# How the command line calls an option of the steps.
+_OPTIONS = {
+    "architecture": "--arch",
+    "block_device_mappings": "-B",
+    "bucket": "--bucket",
+    "description": "--description",
+    "kernel": "--kernel",
+    "kernel_id": "--kernel",
+    "name": "--name",
+    "platform": "--platform",
+    "prefix": "--bucket",
+    "ramdisk": "--ramdisk",
+    "ramdisk_id": "--ramdisk",
+    "virtualization": "--virtualization-type",
+}
 _HEAD = "# Written by `emi {verb}`. It is a recipe like any other: copy it to keep or change it.\n"
 
 
@@ -61,10 +77,18 @@ def _carry_out(
     recipe: Mapping[str, Any], verb: str, cloud: str | None, *, only_plan: bool, wait: bool, as_json: bool
 ) -> None:
     path = _written(recipe, verb)
-    if only_plan:
-        recipes.plan(path, (), (), cloud, as_json=as_json)
-    else:
-        recipes.run(path, (), (), cloud, wait=wait, as_json=as_json)
+    try:
+        if only_plan:
+            recipes.plan(path, (), (), cloud, as_json=as_json)
+        else:
+            recipes.run(path, (), (), cloud, wait=wait, as_json=as_json)
+    except RecipeError as error:  # of what the command line said; nobody wrote the lines that it is about
+        path.unlink()
+        said = "; ".join(dict.fromkeys(problem.message for problem in error.problems))
+        raise UsageError(
+            re.sub(r"`(\w+)`", lambda word: _OPTIONS.get(word[1], word[0]), said),
+            hint=f"Correct the options; `emi {verb} --help` lists them.",
+        ) from error
 
 
 def _recipe(image: Path, made_of: Mapping[str, Any], beside: Mapping[str, str | None]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from builder.bundle.bundle_file import Owner, Said, bundle_file
+from builder.bundle.deflate import Compression
 from builder.bundle.records import ImageType, Shape, is_id_of
 from builder.bundle.records import Mapping as Device
 from builder.errors import UsageError
-from builder.units import format_size
+from builder.units import format_size, parse_size
 from pipelines import ui
 from pipelines.kinds import load
 from pipelines.verbs.bundles import watched
@@ -33,7 +34,7 @@ def bundle(
 ) -> None:
     """Make a bundle of an image file in a directory; `said` are arguments of `described`, `shape` of a Shape."""
     who, told = Who(**identity), described(**said)
-    made_as = Shape(name=shape["name"] or _UNFIT.sub("-", image.name), compression=shape["compression"])
+    made_as = _shape(shape["name"] or _UNFIT.sub("-", image.name), shape["part_size"], shape["compression"])
     _require_good(made_as, told)
     owner = Owner(
         account=who.need_account(),
@@ -52,12 +53,25 @@ def bundle(
     ui.say(f"  {len(says.parts)} parts of {format_size(says.bundled_size)} in all, {format_size(says.size)} inside")
 
 
+def _shape(name: str, part_size: str, compression: Compression) -> Shape:
+    return Shape(name=name, part_size=size("--part-size", part_size), compression=compression)
+
+
+def size(option: str, said: str) -> int:
+    """Return the bytes that an option says. Raises UsageError."""
+    try:
+        return parse_size(said)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}", hint=f"For example: {option} 10MiB") from error
+
+
 def _require_good(shape: Shape, told: Said) -> None:
     """Raise UsageError for all that the step `bundle` would refuse in a recipe: names, mappings, product codes."""
     step = load("bundle")
     options = step.options.model_validate(
         {
             "name": shape.name,
+            "part_size": shape.part_size,
             "type": told.type,
             "kernel_id": told.kernel_id,
             "ramdisk_id": told.ramdisk_id,

@@ -212,6 +212,15 @@ def test_no_kernel_or_ramdisk_is_named_for_nothing(
         (("bundle", "{disk}", "-p", "vmlinuz-5"), 2, "Eucalyptus would register the machine image as a kernel"),
         (("bundle", "{disk}", "-p", "a", "-B", "disk=sdb"), 2, "'disk': 'sdb' is no mapping"),
         (("bundle", "{disk}", "-p", "a", "--product-code", "a b"), 2, "'a b' cannot be a product code"),
+        (("bundle", "{disk}", "-p", "a", "--part-size", "1K"), 2, "`part_size` is 64 KiB to 5 GiB"),
+        (("bundle", "{disk}", "-p", "a", "--part-size", "some"), 2, "--part-size: 'some' is not a size"),
+        (("install-image", "{disk}", "-n", "a", "-b", "images"), 2, "'a' cannot be an image's name"),
+        (
+            ("install-image", "{disk}", "-n", "web", "-b", "images", "--kernel", "eki-11111111",
+             "--virtualization-type", "hvm"),
+            2,
+            "--kernel",
+        ),
         (("bundle", "{disk}", "--kernel", "true", "--ramdisk", "yes"), 2, "the file is one of both"),
         (("bundle", ".", "-u", "123456789012", "-CK", "--ec2cert", "{pairs}/cloud.crt", "-p", "a"), 3, "is no regular"),
         (("upload", "web.manifest.xml", "images/../other"), 2, "'../other' cannot be a prefix"),
@@ -228,6 +237,7 @@ def test_refusals_are_plain_and_leave_nothing(words, code, says, here: Here, dis
         here(*(word.format(disk=disk, pairs=pairs) for word in words))
     assert says in caught.value.message
     assert caught.value.exit_code == code
+    assert ".yaml" not in caught.value.message
     assert files() == []
 
 
