@@ -59,6 +59,9 @@ class Qemu:
         except BaseException:
             machine.destroy()
             raise
+        for instance_id, one in list(self._machines.items()):
+            if not one.spec.directory.exists():  # destroyed
+                self._machines.pop(instance_id, None)
         self._machines[spec.instance_id] = machine
         return machine
 
