@@ -56,7 +56,7 @@ class App:
         self._gate = gate
         self._services = {service.service: service for service in services}
         self._audit = audit.Audit(directory)
-        self._faults = Faults(cloud.state, directory)
+        self._faults = Faults(cloud.state, directory, lambda: cloud.machines)
         gate.clock = self._faults.clock
         actions = {name: sorted(service.actions) for name, service in self._services.items()}
         self._own = OwnPages(directory, cloud, self._faults.table, actions, bundling)

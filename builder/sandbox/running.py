@@ -41,6 +41,9 @@ class Machines(Protocol):
     def reset(self, instance_id: str, /) -> None:
         """Start the instance's guest anew, as the reset button does."""
 
+    def kill(self, instance_id: str, /) -> None:
+        """Have the instance's machine lost, as with the host that it runs on; now, or as soon as there is one."""
+
     def flush(self, volume: Volume, /) -> None:
         """Have what a guest has synced to the volume in its file."""
 
@@ -79,6 +82,9 @@ class NoMachines:
         return None
 
     def reset(self, _: str, /) -> None:
+        """Do nothing."""
+
+    def kill(self, _: str, /) -> None:
         """Do nothing."""
 
     def flush(self, _: Volume, /) -> None:

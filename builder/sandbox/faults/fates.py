@@ -1,4 +1,4 @@
-"""What faults do to resources: hide the young, keep them pending, let them fail."""
+"""What faults do to resources: hide the young, keep them pending, let them fail, kill their machines."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from builder import pool
 from builder.sandbox.faults.model import MAKES, Fault
-from builder.sandbox.records import Image, ImportTask, Snapshot, Volume
+from builder.sandbox.records import Image, ImportTask, Instance, Snapshot, Volume
 from builder.sandbox.records.faults import Stuck
+from builder.sandbox.running import Machines
 from builder.sandbox.state import State
 from builder.sandbox.wire import Answer
 
+_INSTANCE = re.compile(r"\bi-[0-9a-f]{8,17}\b")
 _WHY = "Client.InternalError: the sandbox was told to fail this."
 
 
@@ -22,6 +25,7 @@ def young(state: State, seconds: float) -> set[str]:
     found = {one.key for one in list(state.all(Snapshot).values()) if one.start_time > since}
     found |= {one.key for one in list(state.all(Image).values()) if one.creation_time > since}
     found |= {one.key for one in list(state.all(Volume).values()) if one.create_time > since}
+    found |= {one.key for one in list(state.all(Instance).values()) if one.creation_time > since}
     return found | {one.key for one in list(state.all(ImportTask).values()) if one.start_time > since}
 
 
@@ -39,6 +43,21 @@ def seal(state: State, fault: Fault, call: str, answer: Answer, mentioned: Calla
                 state.put(Stuck(resource=resource))
             else:
                 _fail(state, resource, fault.reason or _WHY)
+
+
+def doom(machines: Machines, seconds: float, answer: Answer, mentioned: Iterable[str]) -> None:
+    """Have the machines of all instances that the call or its answer names lost after so many seconds.
+
+    A restart of the sandbox forgets it: it has ended them all by then.
+    """
+    doomed = {*_INSTANCE.findall(answer.body.decode(errors="replace")), *filter(_INSTANCE.fullmatch, mentioned)}
+
+    def kill() -> None:
+        time.sleep(seconds)
+        for instance_id in doomed:
+            machines.kill(instance_id)
+
+    pool.Background(kill)
 
 
 def _fail(state: State, resource: str, why: str) -> None:

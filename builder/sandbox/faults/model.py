@@ -25,6 +25,7 @@ EFFECTS: Mapping[str, tuple[str, frozenset[str]]] = {
     "lag": ("what was made less than `seconds` ago does not exist for this call yet", frozenset({"seconds"})),
     "stuck": ("what the call makes stays pending until the faults are cleared", frozenset()),
     "fail": ("what the call makes ends in its failed state, with `reason`", frozenset({"reason"})),
+    "dies": ("the machine of an instance that the call makes or names is lost `seconds` later", frozenset({"seconds"})),
     "skew": ("the service's clock is `seconds` ahead (behind: negative)", frozenset({"seconds"})),
     "corrupt": ("a byte of the answer's body is wrong; with `matching`, its checksum headers fit the wrong bytes",
                 frozenset({"matching"})),
@@ -33,13 +34,14 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "slow": {"seconds": 5.0},
     "trickle": {"rate": 100},
     "lag": {"seconds": 10.0},
+    "dies": {"seconds": 0.0},
     "skew": {"seconds": 3600.0},
 }
 _NEEDS: Mapping[str, tuple[str, ...]] = {"refuse": ("code",)}
 
 Effect = Literal[
     "throttle", "internal-error", "unavailable", "denied", "expired", "quota", "refuse", "reset", "lost", "reset-body",
-    "slow", "trickle", "lag", "stuck", "fail", "skew", "corrupt",
+    "slow", "trickle", "lag", "stuck", "fail", "dies", "skew", "corrupt",
 ]  # fmt: skip
 
 
@@ -67,7 +69,7 @@ class Fault(BaseModel):
     after: int = Field(default=0, ge=0, description="lets this many of them pass first")
     probability: float = Field(default=1.0, gt=0, le=1, description="acts with this probability")
     seed: int = Field(default=0, description="decides what `probability` draws: same seed, same calls, same faults")
-    seconds: float | None = Field(default=None, description="for `slow`, `lag` and `skew`")
+    seconds: float | None = Field(default=None, description="for `slow`, `lag`, `dies` and `skew`")
     rate: int | None = Field(default=None, ge=1, description="for `trickle`: bytes a second")
     reason: str | None = Field(default=None, description="for `fail`: why; for `refuse`: the EBS direct APIs' `Reason`")
     code: str | None = Field(default=None, min_length=1, description="the error code, instead of the service's own")

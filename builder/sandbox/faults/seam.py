@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from fnmatch import fnmatchcase
@@ -18,6 +18,7 @@ from builder import pool
 from builder.sandbox.faults import codes, delivery, fates
 from builder.sandbox.faults.model import Fault
 from builder.sandbox.faults.table import Table
+from builder.sandbox.running import Machines, NoMachines
 from builder.sandbox.state import State
 from builder.sandbox.wire import Answer, Refusal, Request
 
@@ -50,8 +51,9 @@ class _Acting:
 class Faults:
     """The faults of one sandbox at work."""
 
-    def __init__(self, state: State, directory: Path) -> None:
+    def __init__(self, state: State, directory: Path, machines: Callable[[], Machines] = NoMachines) -> None:
         self.table = Table(state, directory)
+        self._machines = machines
         self._state = state
         self._here = pool.Local()
 
@@ -85,6 +87,8 @@ class Faults:
         if answer.status < 300:
             for fault in acting.of("stuck", "fail"):
                 fates.seal(self._state, fault, acting.met.call, answer, lambda: _mentioned(request))
+            for fault in acting.of("dies"):
+                fates.doom(self._machines(), fault.parameter("seconds"), answer, _mentioned(request))
             for fault in acting.of("corrupt"):
                 answer = delivery.corrupted(answer, matching=fault.matching)
         if acting.of("skew"):

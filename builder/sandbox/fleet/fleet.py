@@ -73,6 +73,12 @@ class Fleet:
         if keeper is not None and (machine := keeper.machine) is not None:
             machine.reset()
 
+    def kill(self, instance_id: str, /) -> None:
+        """Have the instance's machine lost."""
+        keeper = self._keepers.get(instance_id)
+        if keeper is not None:
+            keeper.kill()
+
     def flush(self, volume: Volume, /) -> None:
         """Have what a guest has synced to the volume in its file."""
         keeper = self._keepers.get(volume.attachment.instance_id) if volume.attachment is not None else None

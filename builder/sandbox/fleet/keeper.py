@@ -44,7 +44,7 @@ class Keeper:
         self._id = instance_id
         self._start, self._spec, self._over = start, spec, over
         self._changed = pool.Condition()
-        self._nudged, self._ended = False, False
+        self._nudged, self._ended, self._killed = False, False, False
         self._rest, self._rested = False, False
         self._console: bytes | None = None
         self._asked: dict[str, float] = {}  # when a volume was last asked for, or let go
@@ -56,6 +56,11 @@ class Keeper:
         with self._changed:
             self._nudged = True
             self._changed.notify_all()
+
+    def kill(self) -> None:
+        """Have the machine lost."""
+        self._killed = True
+        self.nudge()
 
     def console(self) -> bytes | None:
         """Return what the machine has said at last, also once it has ended."""
@@ -105,7 +110,7 @@ class Keeper:
             return False
         if self.machine is None:
             return self._launch(instance)
-        state = self.machine.state()
+        state = "lost" if self._killed else self.machine.state()
         if state in ("off", "lost"):
             return self._ended_by_itself(instance, lost=state == "lost")
         self.health = "impaired" if state == "panicked" else "ok"

@@ -146,7 +146,7 @@ def test_a_machine_that_is_lost(account):
     assert len(stopped["BlockDeviceMappings"]) == 1
 
 
-@pytest.mark.behaviour(AREA, "CreateImage", "without NoReboot the guest is shut down for it and started again")
+@pytest.mark.behaviour(AREA, "CreateImage with NoReboot", "the guest goes on; the image boots as it was written")
 def test_an_image_of_a_running_instance(account):
     instance = account.run(account.image(b"hello\n"))
     before = account.reaches(instance, "running")

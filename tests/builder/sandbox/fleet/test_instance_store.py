@@ -71,7 +71,8 @@ def test_a_kernel_boots_with_its_ramdisk(cloud, register):
     eri = register("ramdisk", b"a ramdisk" * 999, kind="ramdisk")
     instance = launch(cloud, register("root", image, KernelId=eki, RamdiskId=eri))
     cloud.reaches(instance, "running")
-    cloud.says(instance, "root=/dev/vda1 console=ttyS0 +ramdisk")
+    cloud.says(instance, "root=/dev/vda1 console=ttyS0")
+    cloud.says(instance, " +ramdisk")
     disk = (cloud.running.directory / "instance-store" / instance / "root").read_bytes()
     assert disk[1 << 20 :] == image
     assert disk[510:512] == b"\x55\xaa"
