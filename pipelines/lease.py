@@ -46,6 +46,7 @@ class LeaseStep(Step[Opts]):
     def acquire(self, options: Opts, inputs: Inputs, claim: Claim, cloud: Cloud, work: Work) -> str:
         """Create it under the claim's token or tag and return its id at once; `find` has found nothing.
 
+        Raises CloudNotFound when the claim is spent: what it made is gone already. It is claimed anew then.
         `work.intended` is set where a killed attempt may have created it, and a lagging describe may hide it: what no
         client token protects must wait that out.
         """
@@ -68,7 +69,13 @@ class LeaseStep(Step[Opts]):
 
     @abstractmethod
     def release(self, options: Opts, held: str, cloud: Cloud, work: Work) -> None:
-        """Give it back, and return when it is gone or surely going; fine when it is gone already. Idempotent."""
+        """Give it back, and return when it is gone or surely going. Idempotent.
+
+        Called too when it is gone by itself: what was made besides it goes.
+        """
+
+    def clear(self, options: Opts, cloud: Cloud, work: Work) -> None:
+        """Remove what `acquire` made besides, such as a key pair, where `find` has found nothing. Idempotent."""
 
     @abstractmethod
     def by_hand(self, options: Opts, held: str, artifact: AnyArtifact | None, home: Path) -> str:

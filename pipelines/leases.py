@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from builder.cloud.claims import Claim
 from builder.errors import CloudFailed, CloudNotFound, EmiError, InternalError
@@ -21,7 +21,7 @@ from pipelines.artifact import AnyArtifact, Volume
 from pipelines.events import LeaseAcquired, LeaseKept, LeaseReleased, StepProgress, StepStarted, Watcher
 from pipelines.home import Home
 from pipelines.journal import Held
-from pipelines.lazily import Lazily
+from pipelines.lazily import Later
 from pipelines.lease import LeaseStep
 from pipelines.plan import Bound, Node, Promised, Standing, bind, labels
 from pipelines.recipe.parts import split
@@ -29,7 +29,10 @@ from pipelines.step import Inputs, LocalStep, Outside, Work
 from pipelines.survey import Surveyor
 from pipelines.words import Abandon, Effect, Intent
 
-logins: Any = Lazily("pipelines.logins")  # most runs speak no SSH
+if TYPE_CHECKING:
+    from pipelines import logins
+else:  # most runs speak no SSH
+    logins = Later("pipelines.logins")
 
 
 @dataclass(kw_only=True)
@@ -126,37 +129,41 @@ class Leases:
             work = self._work(node, held, fresh=fresh)
             assert work.claim
             resource, how = held.resource, "adopted"
-            if resource is None:
-                resource = step.find(options, work.claim, cloud)
-                how = "adopted" if resource else "ran"
-                resource = resource or step.acquire(options, inputs, work.claim, cloud, work)
-                self._write(node, held, Effect(resource=resource))
             try:
+                if resource is None:
+                    resource = step.find(options, work.claim, cloud)
+                    how = "adopted" if resource else "ran"
+                    resource = resource or step.acquire(options, inputs, work.claim, cloud, work)
+                    self._write(node, held, Effect(resource=resource))
                 return how, resource, step.ready(options, inputs, resource, cloud, work)
             except (CloudFailed, CloudNotFound) as error:
-                try:
-                    step.release(options, resource, cloud, work)
-                except EmiError as second:  # tried again when the run ends
-                    error.message += f"\n{resource} is still there: {second.message}"
-                    raise error from second
-                self._give_up(node, held, error.message)
+                self._replace(node, held, resource, error)
                 if attempt == 2 or (how == "ran" and isinstance(error, CloudFailed)):
                     raise
         raise InternalError("a second attempt neither ended nor failed")
+
+    def _replace(self, node: Node, held: Held, resource: str | None, error: EmiError) -> None:
+        """Give back what is of no use. If that fails too, both are told, and it is tried again when the run ends."""
+        try:
+            self._give_back(node, held, resource)
+        except EmiError as second:
+            error.message += f"\n{resource or node.id} is still there: {second.message}"
+            raise error from second
+        self._give_up(node, held, error.message)
 
     def _claim(self, node: Node) -> tuple[Held, bool]:
         """Return what is held, or is claimed now with its Intent written; and whether it is claimed now."""
         journal, key = self.surveyor.journal, self._key(node)
         held = journal.held(key)
         if held and held.resource and self.surveyor.held(node.id, self.pins) is None:
+            self._give_back(node, held, held.resource)  # what was made besides it
             self._give_up(node, held, "gone from the cloud")
             held = None
         if held:
             return held, False
         last = journal.last(key)
         held = Held(generation=last.generation + 1 if last else 0, intended=time.time(), resource=None, place=0)
-        for old in self.home.leases.glob(f"{key[:32]}.*"):
-            shutil.rmtree(old)  # of a generation that was given up by a process that was killed then
+        self._tidy(node)
         self._write(node, held, Intent(at=held.intended))
         return held, True
 
@@ -198,6 +205,7 @@ class Leases:
                     self._tell_kept(lease, for_resume=outlives)
                 else:
                     self._release(lease, quiet=failed)
+                    self._tidy(self._node(lease))
             except EmiError as error:
                 self._left(lease, f"could not be released: {error.message}")
                 first = first or error
@@ -216,18 +224,24 @@ class Leases:
         held = self.surveyor.journal.held(self._key(node))
         if held is None:
             return
-        step, options, work = self._step(node), node.items[0].options, self._work(node, held, fresh=False)
-        assert work.claim
-        resource = held.resource or step.find(options, work.claim, cloud)
+        claim = Claim(self._key(node), held.generation)
+        resource = held.resource or self._step(node).find(node.items[0].options, claim, cloud)
         if resource:
             self._part_others(lease)
             self._ready.pop(lease, None)
-            step.release(options, resource, cloud, work)
+        self._give_back(node, held, resource)
         self._give_up(node, held, "released")
         if resource:
             self._record(node, resource).end = "released"
             with suppress(*((OSError, EmiError) if quiet else ())):  # nobody may be left who listens
                 self.watch(LeaseReleased(step=node.title, kind=node.kind, resource=resource))
+
+    def _give_back(self, node: Node, held: Held, resource: str | None) -> None:
+        step, cloud, work = self._step(node), self.surveyor.target.cloud, self._work(node, held, fresh=False)
+        if resource:
+            step.release(node.items[0].options, resource, cloud, work)
+        else:
+            step.clear(node.items[0].options, cloud, work)
 
     def _part_others(self, lease: str) -> None:
         """Part from a lease that goes those that were leased upon it and stay."""
@@ -282,6 +296,11 @@ class Leases:
         scratch = self._scratch(node, held)
         if scratch.exists():
             shutil.rmtree(scratch)
+
+    def _tidy(self, node: Node) -> None:
+        """Remove the directories of what was given up by a process that was killed then; nothing is held now."""
+        for old in self.home.leases.glob(f"{self._key(node)[:32]}.*"):
+            shutil.rmtree(old)
 
     def _scratch(self, node: Node, held: Held) -> Path:
         return self.home.leases / f"{self._key(node)[:32]}.{held.generation}"

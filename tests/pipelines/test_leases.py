@@ -96,6 +96,12 @@ class Leasing:
         """Return the directories of what is leased; of this recipe alone, when nothing else is."""
         return sorted(self.driver.home.leases.iterdir())
 
+    def require_nothing_left(self, point: str = "") -> None:
+        """Fail when anything of a lease is still there."""
+        assert self.volumes() == [], point
+        assert list(self.world.glob("*.beside")) == [], point
+        assert self.kept() == [], point
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
@@ -274,7 +280,18 @@ def test_a_lease_that_is_gone_or_of_no_use_any_more_is_leased_anew(leasing) -> N
     boto3.client("ec2", endpoint_url=endpoint.url, region_name=endpoint.region, **keys).delete_volume(VolumeId=machine)
     assert it.plan(at="/etc")["machine"] == "will lease"
     it.run(at="/etc")
-    assert it.volumes() == []
+    it.require_nothing_left()
+
+
+def test_what_was_begun_and_is_not_needed_any_more_is_cleared_away(leasing) -> None:
+    it = leasing(LOOK)
+    it.run()
+    assert it.kill("before ec2:CreateVolume", at="/etc") == -signal.SIGKILL
+    assert len(list(it.world.glob("*.beside"))) == len(it.kept()) == 1
+    _, events, calls = it.run()
+    assert told(events) == [("finished", "look")]
+    assert calls.mutations() == 0
+    it.require_nothing_left()
 
 
 def test_what_cannot_be_given_back_is_told_and_hides_no_error(leasing) -> None:
@@ -330,8 +347,7 @@ def survives(it: Leasing, point: str, number: int) -> None:
     words = {"text": f"text {number}", "description": f"{it.driver.recipe.stem} {number}"}
     assert it.kill(point, **words) == -signal.SIGKILL, point
     outcome, _, _ = it.run(**words)
-    assert it.volumes() == [], point
-    assert it.kept() == [], point
+    it.require_nothing_left(point)
     endpoint = lifecycle.start(it.driver.home.sandbox)
     keys = {"aws_access_key_id": endpoint.access_key, "aws_secret_access_key": endpoint.secret_key}
     client = boto3.client("ec2", endpoint_url=endpoint.url, region_name=endpoint.region, **keys)

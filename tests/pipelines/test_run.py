@@ -180,7 +180,7 @@ def test_an_interrupt_stops_cleanly_says_how_to_resume_and_exits_130(emi, recipe
     assert len(ec2(emi).describe_images(Owners=["self"])["Images"]) == 1
 
 
-def wait_until_stopped(pid: int, limit: float = 60) -> None:
+def wait_until_stopped(pid: int, limit: float = 300) -> None:
     """Return when the process has stopped itself at the moment it was told to."""
     end = time.monotonic() + limit
     while time.monotonic() < end:

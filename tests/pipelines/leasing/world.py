@@ -17,6 +17,11 @@ def place() -> Path:
     return Path(os.environ["LEASING_WORLD"])
 
 
+def beside(token: str) -> Path:
+    """Return what stands for a key pair of the claim with that token."""
+    return place() / f"{token}.beside"
+
+
 def log(text: str) -> None:
     """Remember what was done."""
     with open(place() / "log", "a", encoding="utf-8") as file:

@@ -37,6 +37,7 @@ class MachineStep(LeaseStep[MachineOptions]):
 
     def acquire(self, options, inputs, claim, cloud, work):
         durable.write_file(work.scratch / "login", b"a private key")
+        world.beside(claim.token).touch()
         return cloud.create_volume(claim, VolumeSpec(size=1, zone=ZONE, tags=work.labels))
 
     def ready(self, options, inputs, held, cloud, work):
@@ -55,6 +56,10 @@ class MachineStep(LeaseStep[MachineOptions]):
             raise CloudError(f"{held} does not go")
         world.require_free(held)
         cloud.delete_volume(held)
+        self.clear(options, cloud, work)
+
+    def clear(self, options, cloud, work):
+        world.beside(work.claim.token).unlink(missing_ok=True)
 
     def by_hand(self, options, held, artifact, home):
         return f"ssh to {held} with a key below {home}"
