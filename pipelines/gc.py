@@ -205,9 +205,15 @@ def _places(claims: Mapping[str, Known]) -> frozenset[str]:
     return frozenset(begun | {f"s3://{one.location}" for one in results if isinstance(one, BundleLocation)})
 
 
+# What is made with an instance, under its claim; the journal has the instance's id.
+_WITH_AN_INSTANCE = frozenset({"key pair", "security group", "volume"})
+
+
 def _other(thing: Thing, known: Known) -> str | None:
     """Return the id that the journal has for the claim, when it is not this thing's: tags and objects can be copied."""
     begun = [word.resource for word in known.words if isinstance(word, Effect)]
+    if begun and begun[-1].startswith("i-") and thing.kind in _WITH_AN_INSTANCE:
+        return None
     return begun[-1] if begun and begun[-1] not in (thing.id, thing.bundle) else None
 
 

@@ -1,6 +1,6 @@
 """What an account holds in EC2, whoever made it: one record for every type, and how each type is listed and removed.
 
-The calls are made by ec2.py. A type is one row here; security groups will be one more when steps make them.
+The calls are made by ec2.py. A type is one row here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ class Holding:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """How one type is listed, told apart and removed, in EC2's words; `over` are states of what is gone already."""
+    """How one type is listed, told apart and removed, in EC2's words; `over` are states of what is gone already.
+
+    `created` is the member with the moment of its making, which may be the last word of a text: security groups have no
+    time of their own, so helper.py says it in their description.
+    """
 
     listed: str
     member: str
@@ -42,6 +46,7 @@ class Kind:
     id: str  # the member with what that parameter takes
     created: str
     uses: Callable[[Mapping[str, Any]], Iterable[str | None]]
+    name: str = "Name"
     owned: Mapping[str, Any] = field(default_factory=dict)  # the request that leaves out what others share with us
     filtered: bool = False  # may be asked for by tag; of the others all are needed, or old clouds have no such filter
     over: frozenset[str] = frozenset()
@@ -107,6 +112,16 @@ KINDS: Mapping[str, Kind] = {
         created="CreateTime",
         uses=_nothing,
     ),
+    "security group": Kind(
+        listed="DescribeSecurityGroups",
+        member="SecurityGroups",
+        removed="DeleteSecurityGroup",
+        parameter="GroupId",
+        id="GroupId",
+        created="Description",
+        uses=_nothing,
+        name="GroupName",
+    ),
     "snapshot": Kind(
         listed="DescribeSnapshots",
         member="Snapshots",
@@ -127,7 +142,7 @@ def holding(kind: str, item: Mapping[str, Any]) -> Holding:
     return Holding(
         kind=kind,
         id=str(item[row.id]),
-        name=str(item.get("Name") or item.get("Description") or ""),
+        name=str(item.get(row.name) or item.get("Description") or ""),
         state=str(said.get("Name", "") if isinstance(said, Mapping) else said),
         owner=str(item.get("OwnerId", "")),
         created=seconds(item.get(row.created)),
@@ -147,10 +162,13 @@ def entries(kind: str, found: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[s
 
 
 def seconds(moment: object) -> float | None:
-    """Return a moment, as answers hold it, in seconds since the epoch; None for one that is missing or no moment."""
+    """Return a moment, as answers hold it, in seconds since the epoch; None for one that is missing or no moment.
+
+    A text may have words before it.
+    """
     if isinstance(moment, str):
         try:
-            moment = datetime.fromisoformat(moment)
+            moment = datetime.fromisoformat(moment.rpartition(" ")[2])
         except ValueError:
             return None
     if not isinstance(moment, datetime):

@@ -1,7 +1,8 @@
 """What emi made in an account, whether it still serves or was left: found by its marks, removed one by one.
 
 No journal is read here, and nothing is judged: pipelines/gc.py says what is litter. Marks are the tag `emi:claim` with
-the token of a claim, exactly so, on a resource that the account owns; and of an object the metadata that a bundle's
+the token of a claim, exactly so, on a resource that the account owns; of key pairs and security groups the name that is
+made of a token (access.py), for clouds that tag them late or never; and of an object the metadata that a bundle's
 upload writes (bundles.py), under a key that fits the manifest which they name: a copy elsewhere is not ours. An
 unfinished multipart upload has no marks; it is shown where it goes to a place that the journal knows.
 """
@@ -17,6 +18,7 @@ from builder import pool
 from builder.bundle import manifest
 from builder.bundle.limits import LARGEST_MANIFEST
 from builder.cloud import cleanup
+from builder.cloud.access import token_in
 from builder.cloud.api import Cloud
 from builder.cloud.bundles import CLAIM, MANIFEST, RECIPE, RUN, SUFFIX
 from builder.cloud.claims import RECIPE_TAG, TAG
@@ -26,7 +28,7 @@ from builder.cloud.wait import Patience, wait_until
 from builder.errors import BundleRefused, CloudConflict, CloudDenied, CloudError, CloudTrouble
 
 # What stands on something goes before it: a killed removal then leaves nothing that names what is gone.
-ORDER = ("instance", "image", "volume", "key pair", "snapshot", "upload", "manifest", "part")
+ORDER = ("instance", "image", "volume", "key pair", "security group", "snapshot", "upload", "manifest", "part")
 
 _TOKEN = re.compile(r"[0-9a-f]{64}")  # of Claim.token; anything else in the tag is not by us
 _PART = re.compile(r"(.*)\.part\.[0-9]+")
@@ -140,14 +142,27 @@ def _wait_for_end(cloud: Cloud, thing: Thing) -> None:
 
 
 def _marked(holding: Holding) -> Thing | None:
-    return _thing(holding) if _TOKEN.fullmatch(holding.tags.get(TAG, "")) else None
+    return _thing(holding) if _TOKEN.fullmatch(_claim(holding)) else None
+
+
+def _claim(holding: Holding) -> str:
+    """Return what it carries as a claim's token: its tag, or where it has none the token in its name."""
+    if TAG in holding.tags:
+        return holding.tags[TAG]
+    match holding.kind:
+        case "key pair":
+            return token_in(holding.id)
+        case "security group":
+            return token_in(holding.name)
+        case _:
+            return ""
 
 
 def _thing(holding: Holding) -> Thing:
     return Thing(
         kind=holding.kind,
         id=holding.id,
-        claim=holding.tags.get(TAG, ""),
+        claim=_claim(holding),
         recipe=holding.tags.get(RECIPE_TAG, ""),
         name=holding.name,
         state=holding.state,

@@ -200,7 +200,7 @@ def test_what_only_helpers_make_is_found_and_goes_too(place, claim) -> None:
     tags = [{"Key": "emi:claim", "Value": claim.token}]
     near = [{"Key": "emi:claim", "Value": claim.token[:63]}]
 
-    def make(name: str, marks: list[dict[str, str]]) -> tuple[str, str]:
+    def make(name: str, marks: list[dict[str, str]]) -> tuple[str, str, str]:
         ask("ec2", "CreateKeyPair", KeyName=name, TagSpecifications=[{"ResourceType": "key-pair", "Tags": marks}])
         spec = [{"ResourceType": "volume", "Tags": marks}]
         volume = ask("ec2", "CreateVolume", Size=1, AvailabilityZone=zone, TagSpecifications=spec)["VolumeId"]
@@ -209,19 +209,44 @@ def test_what_only_helpers_make_is_found_and_goes_too(place, claim) -> None:
             lambda seen: seen["State"] == "available",
             what="it",
         )
-        return str(volume), name
+        marked = [{"ResourceType": "security-group", "Tags": marks}]
+        said = "emi helper, made at 2024-05-06T07:08:09Z"
+        group = ask("ec2", "CreateSecurityGroup", GroupName=name, Description=said, TagSpecifications=marked)
+        return str(volume), name, str(group["GroupId"])
 
     ours, theirs = make(f"{claim.key}-1", tags), make(f"{claim.key}-2", near)
-    place.say(claim, INTENT)
-    assert [place.judged(one).goes for one in ours] == [True, True]
+    # The journal has the id of the instance that they were made with.
+    place.say(claim, INTENT, Effect(resource="i-0123456789abcdef0"))
+    assert [place.judged(one).goes for one in ours] == [True, True, True]
+    assert place.judged(ours[2]).thing.created == 1714979289
     assert not {one.thing.id for one in place.collector.inspect(NOW).judged} & set(theirs)
     told: list[str] = []
     place.collector.remove(Asked(older_than=0, ids=frozenset(ours)), told.append)
     assert told == list(ours)
     left = {one["KeyName"] for one in ask("ec2", "DescribeKeyPairs")["KeyPairs"]}
     left |= {one["VolumeId"] for one in ask("ec2", "DescribeVolumes")["Volumes"] if one["State"] == "available"}
+    left |= {one["GroupId"] for one in ask("ec2", "DescribeSecurityGroups")["SecurityGroups"]}
     assert set(theirs) <= left
     assert not set(ours) & left
+
+
+def test_a_name_that_is_made_of_a_claim_tells_it_where_there_is_no_tag(place, claim) -> None:
+    cloud, ask = place.target.cloud, place.target.cloud._call
+    near = (f"emi-{claim.token[:63]}", f"emi-{claim.token}0", f"EMI-{claim.token}", claim.token)
+    groups = {}
+    for name in (f"emi-{claim.token}", *near):
+        ask("ec2", "CreateKeyPair", KeyName=name)
+        groups[name] = ask("ec2", "CreateSecurityGroup", GroupName=name, Description="a group")["GroupId"]
+    place.say(claim, INTENT)
+    ours = (f"emi-{claim.token}", groups[f"emi-{claim.token}"])
+    found = {one.thing.id for one in place.collector.inspect(NOW).judged if one.thing.claim == claim.token}
+    assert found == set(ours)
+    assert place.judged(ours[1], Asked(older_than=60)).verdict == "too young"  # its age is not known
+    place.collector.remove(Asked(older_than=0, ids=frozenset(ours)), lambda _: None)
+    assert cloud.find_key_pair(claim) is None
+    assert cloud.find_security_group(claim) is None
+    left = {one["KeyName"] for one in ask("ec2", "DescribeKeyPairs")["KeyPairs"]}
+    assert set(near) <= left
 
 
 def test_a_whole_bundle_of_nobody_goes_by_its_id_only_parts_without_a_manifest_by_all(place, claim) -> None:
