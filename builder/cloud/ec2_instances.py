@@ -40,7 +40,7 @@ class Ec2Instances(Calls):
         try:
             answer = self._call("ec2", _RUN, **request, MinCount=1, MaxCount=1, ClientToken=claim.token)
         except CloudConflict as error:
-            if error.code != "IdempotentInstanceTerminated":
+            if not self._has_ended(claim, error):
                 raise
             raise CloudNotFound(f"the instance of this claim was terminated: {error.message}") from error
         made = records.instance(answer["Instances"][0])
@@ -89,6 +89,16 @@ class Ec2Instances(Calls):
                 if error.code not in ("UnsupportedOperation", "InvalidParameterCombination"):
                     raise
         return str(self._call("ec2", action, InstanceId=instance_id).get("Output", ""))
+
+    def _has_ended(self, claim: Claim, error: CloudConflict) -> bool:
+        """Say whether the claim's token was refused because its instance has ended.
+
+        Parameters may be compared first, and those of a security group that was made anew are others.
+        """
+        if error.code == "IdempotentParameterMismatch":
+            found = self.find_instances(claim)
+            return bool(found) and all(one.ending for one in found)
+        return error.code == "IdempotentInstanceTerminated"
 
     def _instances(self, **request: object) -> list[InstanceRecord]:
         found = entries("instance", self._pages("DescribeInstances", "Reservations", **request))

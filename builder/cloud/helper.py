@@ -212,7 +212,8 @@ def _kept(path: Path, *, rsa: bool) -> KeyPair:
     if not path.exists():
         made = KeyPair.generate_rsa() if rsa else KeyPair.generate()
         write_file(path, made.private, private=True)
-    return KeyPair.read(path)
+    # Byte for byte as it is there: read and written again it would differ each time, and so the user data.
+    return KeyPair(private=path.read_bytes(), public=KeyPair.read(path).public)
 
 
 def _type(cloud: Cloud, image_id: str) -> str | None:
