@@ -77,6 +77,21 @@ class Tool:
                 wanted = " ".join(shlex.quote(f"--with={module}") for module in modules)
                 return f"exec {program} -f {wanted} {image} {version}\n"
 
+    def first(self, version: str) -> tuple[tuple[str, ...], str] | None:
+        """Return the command that makes one for a kernel that has none, and the file that it makes.
+
+        None for a program whose file another one names.
+        """
+        match self.name:
+            case "initramfs-tools":
+                image = f"/boot/initrd.img-{version}"  # update-initramfs -c refused, long, what it had made before
+                return (self.path, "-o", image, version), image
+            case "dracut":
+                image = f"/boot/initramfs-{version}.img"
+                return (self.path, "--force", "--no-hostonly", image, version), image
+            case _:
+                return None
+
 
 def find(facts: GuestFacts) -> Tool | None:
     """Return the program that makes this guest's initramfs, or None when it has none that is known here."""

@@ -34,7 +34,7 @@ HEAD = "name: mended\nsteps:\n  - download: {url: 'https://images.example/x.qcow
     "0" * 64
 )
 # These run the guest's own programs or work on disks, which plain values cannot.
-_REAL = {"packages", "initramfs", "resize", "extract", "assemble"}
+_REAL = {"packages", "initramfs", "run", "resize", "extract", "assemble"}
 
 spec = importlib.util.spec_from_file_location("breaks", HERE / "breaks.py")
 breaks = importlib.util.module_from_spec(spec)

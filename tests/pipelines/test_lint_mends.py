@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from builder.guest.edits import Unchanged
 from builder.guest.lint.lint import RULES, lint
 from builder.guest.lint.mending import as_yaml, steps
 from builder.guest.lint.rule import Finding, Mend
+from pipelines import kinds
 from pipelines.recipe import load
+from pipelines.steps.initramfs import InitramfsOptions
 
 HERE = Path(__file__).parents[1] / "builder/guest/lint"
 
@@ -154,3 +157,22 @@ def test_a_new_disk_is_not_cut():
     made = finding("c", Mend(step="extract", options={"partition": 1}), Mend(step="assemble"))
     assert [list(step) for step in steps([cut, made])] == [["extract"], ["assemble"]]
     assert [list(step) for step in steps([fitted, made])] == [["extract"], ["assemble"], ["resize"]]
+
+
+def test_an_initramfs_is_made_where_there_is_none():
+    dracut = {"/usr/bin/dracut": b"", "/etc/os-release": b"ID=rhel\nVERSION_ID=9\n", breaks.INITRD: None}
+    made = {
+        "/usr/sbin/mkinitramfs": ["/usr/sbin/mkinitramfs", "-o", "IMAGE", breaks.VERSION],
+        "/usr/bin/dracut": ["/usr/bin/dracut", "--force", "--no-hostonly", "IMAGE", breaks.VERSION],
+    }
+    for path, command in made.items():
+        facts = breaks.broken(dracut if "dracut" in path else {breaks.INITRD: None, path: b""})
+        (found,) = [one for one in lint(facts, "aws") if one.rule == "no-initramfs"]
+        (mend,) = found.mends
+        image = mend.options["creates"]
+        assert (mend.step, mend.options["command"]) == ("run", [image if word == "IMAGE" else word for word in command])
+        assert image.endswith(f"{breaks.VERSION}{'.img' if 'dracut' in path else ''}")
+    # The step `initramfs` leaves a kernel without one alone.
+    for tool in ({}, {"/usr/sbin/mkinitramfs": b""}):
+        edits = kinds.load("initramfs").edits(InitramfsOptions(), breaks.broken({breaks.INITRD: None} | tool), {})
+        assert isinstance(edits, Unchanged)

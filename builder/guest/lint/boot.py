@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from builder.guest import initramfs_tools
 from builder.guest.boot_entries import BootEntry, boot_configs
 from builder.guest.lint.remaking import ASSEMBLED, REMAKING, by_grub, remade
 from builder.guest.lint.rule import Found, Mend, Rule, install
@@ -57,8 +58,10 @@ def no_initramfs(subject: Subject) -> Iterator[Found]:
         severity="error" if certain else "warning",
         what=f"the newest kernel, {newest.version}, has no initramfs",
         where=newest.modules,
-        mends=(Mend(step="initramfs", options={"drivers": _drivers_for(subject)}),) if certain else (),
-        advice="" if certain else "Make one, unless this kernel has its drivers built in.",
+        mends=_made(subject, newest.version) if certain else (),
+        advice="Make one with a `run` step that calls the guest's own program."
+        if certain
+        else "Make one, unless this kernel has its drivers built in.",
     )
 
 
@@ -185,8 +188,13 @@ def _unified(subject: Subject) -> bool:
     return unmounted or any(subject.facts.names(f"{esp}/EFI/Linux/*.efi") for esp in ("/boot", "/boot/efi", "/efi"))
 
 
-def _drivers_for(subject: Subject) -> Sequence[str]:
-    return {"aws": ["nvme", "ena"], "eucalyptus-xen": ["xen-blkfront", "xen-netfront"]}.get(subject.target, ["virtio"])
+def _made(subject: Subject, version: str) -> tuple[Mend, ...]:
+    """Return the step that makes an initramfs where there is none, which the step `initramfs` leaves so."""
+    tool = initramfs_tools.find(subject.facts)
+    found = (
+        tool.first(version) if tool and subject.system.family != "suse" else None
+    )  # SUSE's are called initrd-VERSION
+    return (Mend(step="run", options={"command": list(found[0]), "creates": found[1], "limit": 1800}),) if found else ()
 
 
 def _kernel_package(subject: Subject) -> tuple[Mend, ...]:
@@ -197,7 +205,7 @@ def _kernel_package(subject: Subject) -> tuple[Mend, ...]:
 
 RULES = (
     Rule(check=no_kernel, worst="error", mended_by=("packages",)),
-    Rule(check=no_initramfs, worst="error", mended_by=("initramfs",)),
+    Rule(check=no_initramfs, worst="error", mended_by=("run",)),
     Rule(check=no_boot_loader, worst="error", mended_by=REMAKING),
     Rule(check=boot_entry_broken, worst="error"),
     Rule(check=no_serial_console, worst="warning", mended_by=("grub",)),

@@ -13,7 +13,7 @@ from builder.guest.lint.rule import Finding
 # What others build on comes first; what removes traces comes after it, so that it removes those of the mending too;
 # then the root leaves its disk. A fstab for that alone takes leave of /boot, so it waits for the kernel of there.
 _ORDER = (
-    "label", "fstab", "packages", "network", "users", "cloud-init", "files", "grub", "initramfs", "kernel",
+    "label", "fstab", "packages", "run", "network", "users", "cloud-init", "files", "grub", "initramfs", "kernel",
     "fstab, alone", "selinux", "sysprep", "extract", "assemble", "resize",
 )  # fmt: skip
 

@@ -93,7 +93,7 @@ def shrunk(subject: Subject, size: int) -> tuple[Mend, ...]:
 def _changeable(subject: Subject) -> bool:
     reader = subject.reader
     volumes = [found for found in subject.facts.filesystems if found.type == LVM]
-    if not subject.root.type or (subject.table and subject.root.partition is None and len(volumes) != 1):
+    if subject.table and subject.root.partition is None and len(volumes) != 1:
         return False  # the step takes the root's partition, or LVM's only one
     return not read_layout(DiskReader(lambda length, at: _padded(subject, length, at), reader.virtual_size)).problem
 

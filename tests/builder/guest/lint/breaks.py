@@ -91,6 +91,8 @@ BREAKS = [
     ("no-kernel", "aws", broken({f"/boot/vmlinuz-{VERSION}": b""}), "error", "is empty", "/boot"),
     ("no-kernel", "eucalyptus-xen", broken({f"/boot/vmlinuz-{VERSION}": None}), "note", "of the cloud's", "/boot"),
     ("no-initramfs", "aws", broken({INITRD: None}), "error", f"{VERSION}, has no initramfs", MODULES),
+    ("no-initramfs", "aws", broken({INITRD: None, "/usr/sbin/mkinitramfs": b"#!/bin/sh\n"}), "error", "no initramfs",
+     MODULES),
     ("no-boot-loader", "aws", broken({"/boot/grub/grub.cfg": None}, disk=disk(loaders=())), "error", "no boot loader",
      "/boot"),
     ("boot-entry-broken", "aws", broken(grub("linux /boot/vmlinuz-5.0 root=LABEL=rootfs console=ttyS0")), "error",
