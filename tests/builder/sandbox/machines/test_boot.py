@@ -68,10 +68,8 @@ def test_an_image_boots_and_behaves_as_an_instance(demo, qemu, tmp_path, cloud):
             forwards=(Forward(to_port=port),),
         )
         machine = qemu.start(spec)
-        remote = Remote(
-            Login(host=machine.address, user="debian", key=key, pinned=(host_key.public,), settling=True),
-            patience=PATIENCE,
-        )
+        login = Login(host=machine.address, user="debian", key=key, pinned=(host_key.public,))
+        remote = Remote(login, patience=PATIENCE, settling=PATIENCE)
         shell = Shell(remote)
         _metadata(shell, required=not eucalyptus)
         _network(shell, port)
