@@ -66,6 +66,7 @@ class Leases:
     spent: set[str] = field(default_factory=set)  # steps whose result has passed, while nothing asked for it
     _ready: dict[str, AnyArtifact] = field(default_factory=dict)
     _passed: set[str] = field(default_factory=set)  # steps that are finished
+    _refused: set[str] = field(default_factory=set)  # leases that could not be given back at once
 
     def __enter__(self) -> Self:
         return self
@@ -191,9 +192,12 @@ class Leases:
         waiting = [id_ for id_ in ties.items if id_ not in self._passed and id_ not in ties.upon] if ties.upon else []
         used = {lease for id_ in waiting for lease in ties.used(id_, spent=self.spent.__contains__)}
         for lease in reversed(ties.leases):
-            if lease not in used and not self._keeps(lease):
-                with suppress(EmiError):
+            if lease not in used | self._refused and not self._keeps(lease):
+                try:
                     self._release(lease)
+                except EmiError as error:
+                    self._refused.add(lease)
+                    StepProgress(lease, self.watch).note(f"is tried again at the end: {error.message}")
 
     def _end(self, *, failed: bool) -> EmiError | None:
         """Give back everything but what is to be kept, and return the first error of that; none stops the others."""

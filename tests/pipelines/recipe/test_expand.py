@@ -102,7 +102,7 @@ def test_it_takes_the_step_above_and_those_below_take_its_last(read: Read) -> No
         ),
         pytest.param(
             "  - snapshot:\n  - publish: {name: web}\n",
-            "x.yaml:5:5: step `snapshot` takes a disk image or a file, but `snapshot` gives a snapshot",
+            "but `snapshot` gives a snapshot\n    5 |   - publish: {name: web}",
             id="a source of the wrong type",
         ),
     ],
