@@ -27,7 +27,7 @@ from builder.sandbox.ebs import EbsDirect
 from builder.sandbox.ec2 import Ec2, bundle_look
 from builder.sandbox.eucalyptus.empyrean import Empyrean
 from builder.sandbox.fleet import drivers, outcomes
-from builder.sandbox.fleet.fleet import Fleet
+from builder.sandbox.fleet.fleet import Fleet, forget
 from builder.sandbox.personality import Personality
 from builder.sandbox.ports import Ports
 from builder.sandbox.protocols import query
@@ -83,7 +83,9 @@ def serve(
     importing.resume(cloud, cloud.objects)
     bundle_look.resume(cloud)
     outcomes.recover(cloud)
-    if chosen.machines != NONE:
+    if chosen.machines == NONE:
+        forget(directory)
+    else:
         cloud.machines = Fleet(cloud, drivers.driver(chosen.machines, directory), chosen.machines, directory)
     services: list[Service] = [
         Ec2(cloud),

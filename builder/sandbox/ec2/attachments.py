@@ -19,6 +19,8 @@ from builder.sandbox.wire import Caller, Refusal
 # "Device names on Linux instances" in EC2's guide; whole disks and partitions, with or without /dev/.
 _DEVICE = re.compile(r"(?:/dev/)?(?:sd[a-z](?:[1-9]|1[0-5])?|xvd[a-z]{1,2}(?:[1-9]|1[0-5])?)")
 
+_EUCALYPTUS_DEVICE = re.compile(r"[a-zA-Z0-9/]{3,10}")  # VolumeManager.validateDeviceName
+
 
 def _attach_volume(cloud: Cloud, caller: Caller, values: Values) -> Values:
     if values.get("EbsCardIndex"):
@@ -52,13 +54,16 @@ def _check(cloud: Cloud, volume: Volume, instance: Instance) -> None:
 
 
 def _check_device(cloud: Cloud, instance: Instance, device: str) -> None:
-    if not _DEVICE.fullmatch(device):
-        message = f"Value ({device}) for parameter device is invalid. {device} is not a valid EBS device name."
-        raise Refusal("InvalidParameterValue", message)
+    eucalyptus = cloud.personality.is_eucalyptus
+    if not (_EUCALYPTUS_DEVICE if eucalyptus else _DEVICE).fullmatch(device):
+        more = "" if eucalyptus else f" {device} is not a valid EBS device name."
+        raise Refusal("InvalidParameterValue", f"Value ({device}) for parameter device is invalid.{more}")
     for other in cloud.state.all(Volume).values():
         found = cloud.attachment(other)
         if found is not None and (found[0].instance_id, found[0].device) == (instance.instance_id, device):
             message = f"Invalid value '{device}' for unixDevice. Attachment point {device} is already in use"
+            if eucalyptus:
+                message = f"Already have a device attached to: {device}"
             raise Refusal("InvalidParameterValue", message)
 
 
@@ -99,6 +104,9 @@ def _check_root(cloud: Cloud, attachment: Attachment) -> None:
     if instance is None or attachment.device != instance.root_device_name:
         return
     if instance_states.state_of(cloud, instance) != "stopped":
+        if cloud.personality.is_eucalyptus:
+            message = f"Cannot detach root volume from EBS backed instance {instance.instance_id}: it is not stopped"
+            raise Refusal("IncorrectState", message)
         message = f"Unable to detach root volume '{attachment.device}' from instance '{instance.instance_id}'"
         raise Refusal("OperationNotPermitted", message)
 

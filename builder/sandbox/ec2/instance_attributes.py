@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from builder.sandbox.cloud import Cloud
-from builder.sandbox.ec2 import instance_states, instances, run_checks
+from builder.sandbox.ec2 import instance_states, instances, run_checks, security_groups
 from builder.sandbox.ec2.action import Handler, Values
 from builder.sandbox.protocols import query
 from builder.sandbox.records import Instance, Volume
@@ -20,7 +20,7 @@ _SHAPES: Mapping[str, Callable[[Instance], Values]] = {
     "ebsOptimized": lambda one: {"EbsOptimized": {"Value": one.ebs_optimized}},
     "enaSupport": lambda one: {"EnaSupport": {"Value": one.ena_support}},
     "enclaveOptions": lambda _: {"EnclaveOptions": {"Enabled": False}},
-    "groupSet": lambda _: {"Groups": []},
+    "groupSet": lambda one: {"Groups": [{"GroupId": group_id} for group_id in one.security_groups]},
     "instanceInitiatedShutdownBehavior": lambda one: {
         "InstanceInitiatedShutdownBehavior": {"Value": one.shutdown_behavior}
     },
@@ -37,7 +37,9 @@ _CHANGEABLE = {
     "DisableApiStop": "disableApiStop", "DisableApiTermination": "disableApiTermination",
     "EbsOptimized": "ebsOptimized", "InstanceInitiatedShutdownBehavior": "instanceInitiatedShutdownBehavior",
     "InstanceType": "instanceType", "UserData": "userData", "BlockDeviceMappings": "blockDeviceMapping",
+    "Groups": "groupSet",
 }  # fmt: skip
+_LISTS = ("BlockDeviceMappings", "Groups")  # what is no single value
 _WHEN_STOPPED = ("EbsOptimized", "InstanceType", "UserData")
 _CALL = {"InstanceId", "Attribute", "Value", "DryRun"}
 
@@ -65,6 +67,9 @@ def _modify(cloud: Cloud, caller: Caller, values: Values) -> Values:
             raise Refusal("IncorrectInstanceState", message)
         if name == "BlockDeviceMappings":
             cloud.state.put(*_volumes(cloud, instance, value))
+        elif name == "Groups":
+            groups = security_groups.of_launch(cloud, caller, {"SecurityGroupIds": value})
+            cloud.state.put(replace(instance, security_groups=groups))
         else:
             cloud.state.put(_changed(instance, name, value))
     return {}
@@ -77,7 +82,7 @@ def _wish(values: Values) -> tuple[str, Any]:
         name = next((name for name, old in _CHANGEABLE.items() if old == attribute), None)
         if name is None:
             raise _invalid(attribute, "attribute")
-        if name != "BlockDeviceMappings":
+        if name not in _LISTS:
             given[name] = {"Value": values.get("Value")}
     if not given:
         raise Refusal("MissingParameter", "The request must contain the parameter attribute")
@@ -87,7 +92,7 @@ def _wish(values: Values) -> tuple[str, Any]:
     ((name, value),) = given.items()
     if name not in _CHANGEABLE:
         raise Refusal("UnsupportedOperation", f"The sandbox does not change {name} of an instance.")
-    return name, value if name == "BlockDeviceMappings" else value.get("Value")
+    return name, value if name in _LISTS else value.get("Value")
 
 
 def _changed(instance: Instance, name: str, value: Any) -> Instance:

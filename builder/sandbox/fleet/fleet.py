@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from builder.sandbox.fleet.store import InstanceStore
 from builder.sandbox.machines.machine import Driver, Forward, MachineSpec
 from builder.sandbox.records import Instance, Volume
 from builder.sandbox.running import NONE, Health
+
+
+def forget(directory: Path) -> None:
+    """Remove what machines of an earlier server left in the sandbox's directory, where there are to be none now."""
+    for name in (settings.MACHINES, settings.INSTANCE_STORE):
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 class Fleet:

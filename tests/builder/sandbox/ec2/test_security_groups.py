@@ -151,6 +151,12 @@ def test_a_group_in_use_stays(ec2, group, name, completed, code_of):
     (instance,) = ec2.run_instances(**wish)["Instances"]
     assert instance["SecurityGroups"] == [{"GroupId": group, "GroupName": name}]
     assert code_of(ec2.delete_security_group, GroupId=group) == "DependencyViolation"
+    there = {"InstanceId": instance["InstanceId"]}
+    (default,) = ec2.describe_security_groups(GroupNames=["default"])["SecurityGroups"]
+    ec2.modify_instance_attribute(**there, Groups=[group, default["GroupId"]])
+    shown = ec2.describe_instance_attribute(**there, Attribute="groupSet")["Groups"]
+    assert [one["GroupId"] for one in shown] == [group, default["GroupId"]]
+    assert code_of(ec2.modify_instance_attribute, **there, Groups=[ABSENT]) == "InvalidGroup.NotFound"
     ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
     ec2.get_waiter("instance_terminated").wait(InstanceIds=[instance["InstanceId"]], WaiterConfig={"Delay": 0.05})
     other = ec2.create_security_group(GroupName=f"{name} other", Description="x")["GroupId"]
