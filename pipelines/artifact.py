@@ -184,6 +184,7 @@ class Volume(_Artifact):
     device: str = Field(default="", description="its block device there: `/dev/…`; empty where it is not attached")
     content: str | None = Field(default=None, description="`blocks:HEX` of the bytes that were written and read back")
     blocks: int | None = Field(default=None, description="blocks of 512 KiB of them that hold data")
+    content_size: int | None = Field(default=None, description="how many bytes those are; zeros follow")
 
     def identity(self) -> dict[str, Any]:
         """Return what does not pass with the volume."""

@@ -38,6 +38,7 @@ from pipelines.plan import (
     lease_key,
 )
 from pipelines.recipe import Recipe
+from pipelines.recipe.parts import split
 from pipelines.step import Inputs
 from pipelines.store import FileStore
 from pipelines.targets import Target
@@ -174,8 +175,13 @@ class Surveyor:
 
     def _calls(self, node: Node) -> tuple[Call, ...]:
         """Return every kind of call that the node may make; where RegisterImage takes no tags, they follow it."""
-        step = node.cloud_step or node.lease
-        calls = tuple(step.calls(node.items[0].options)) if step else ()
+        options, calls = node.items[0].options, tuple[Call, ...]()
+        if node.cloud_step:
+            id_, part = split(node.source) if node.source else ("", None)
+            source = self.ties.items[id_].step.returns if id_ and not part else None
+            calls = tuple(node.cloud_step.calls_upon(options, source))
+        elif node.lease:
+            calls = tuple(node.lease.calls(options))
         if _REGISTER in calls and not self.target.cloud.capabilities.tag_on_register:
             return (*calls, Call("ec2", "CreateTags"))
         return calls

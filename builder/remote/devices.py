@@ -48,17 +48,19 @@ def find(
 
     `before` is a listing made before the volume was attached, for devices that have no serial; such a device is taken
     only when its first and last MiB are zeros, or have one of the SHA-256 (hex) in `ours`: what we ourselves write.
-    Raises DeviceDoubtful with the list of what was seen, and what running a command does.
+    Raises DeviceDoubtful (DeviceAbsent) with the list of what was seen, and what running a command does.
     """
     until = time.monotonic() + patience
     while True:
         listing = read(shell, prefix)
         try:
             device, sure = choose(listing, wanted, before)
-        except DeviceDoubtful as error:
-            if isinstance(error, DeviceAbsent) and time.monotonic() < until:
+        except DeviceAbsent as error:
+            if time.monotonic() < until:
                 time.sleep(0.5)
                 continue
+            raise DeviceAbsent(f"{shell.name}: {error.message}\n{listing}") from error
+        except DeviceDoubtful as error:
             raise DeviceDoubtful(f"{shell.name}: {error.message}\n{listing}") from error
         if not sure:
             _require_empty(shell, abilities, device, ours, listing)

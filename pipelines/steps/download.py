@@ -10,9 +10,9 @@ from pydantic import Field
 
 from builder.digest import file_sha256
 from builder.errors import InputError, UsageError
-from builder.fetch import Limits, Remembered, Validators, Web, resolve
+from builder.fetch import Limits, Remembered, Validators, Web, published
 from builder.progress import SILENT, Progress
-from builder.verify import Checksum, Keyring, parse_checksum, parse_sums
+from builder.verify import Checksum, Keyring, parse_checksum
 from pipelines.artifact import File
 from pipelines.step import Inputs, LocalStep, Options, Outside, Work
 
@@ -52,15 +52,10 @@ class Download(LocalStep[DownloadOptions]):
 
     def check(self, options: DownloadOptions) -> Sequence[str]:
         """Return what is wrong with the options beyond their types."""
-        problems = []
-        urls = [options.url, options.signature, options.checksum if _is_url(options.checksum) else None]
-        for url in filter(None, urls):
-            problems += _problem(resolve, url)
-        if options.checksum and not _is_url(options.checksum):
-            problems += _problem(parse_checksum, options.checksum)
+        problems = published.problems([options.url, options.signature], options.checksum)
         if options.signature and not options.keyring:
             problems.append("signature needs a keyring: the file with the publisher's public keys")
-        if options.keyring and not options.signature and not _is_url(options.checksum):
+        if options.keyring and not options.signature and not published.is_url(options.checksum):
             problems.append("keyring has nothing to check: give a signature, or the URL of a clearsigned checksum file")
         if options.keyring and (options.keyring.startswith("/") or ".." in PurePosixPath(options.keyring).parts):
             problems.append(f"keyring {options.keyring!r} is not a path inside the recipe's folder")
@@ -112,18 +107,6 @@ def _web(options: DownloadOptions, outside: Outside, progress: Progress) -> Web:
     return Web(mirrors=outside.mirrors, limits=limits, progress=progress)
 
 
-def _is_url(value: str | None) -> bool:
-    return value is not None and "://" in value
-
-
-def _problem(parse: Any, value: str) -> list[str]:
-    try:
-        parse(value)
-    except UsageError as error:
-        return [f"{error.message}. {error.hint}" if error.hint != error.advice else error.message]
-    return []
-
-
 def _keyring(options: DownloadOptions, outside: Outside) -> Keyring:
     folder = outside.recipe_directory.resolve()
     path = (folder / (options.keyring or "")).resolve()
@@ -134,18 +117,8 @@ def _keyring(options: DownloadOptions, outside: Outside) -> Keyring:
 
 def _checksum(options: DownloadOptions, outside: Outside, web: Web) -> Checksum | None:
     """Return the checksum that the recipe gives, or that its checksum file, once its signature is proven, gives."""
-    if options.checksum is None or not _is_url(options.checksum):
-        return parse_checksum(options.checksum) if options.checksum else None
-    source = str(web.address(options.checksum))
-    data = web.read(options.checksum)
-    if options.keyring:
-        keyring = _keyring(options, outside)
-        if options.signature:
-            signature = web.read(options.signature)
-            keyring.verify_detached(data, signature, what=f"{source}, signature {web.address(options.signature)}")
-        else:
-            _, data = keyring.verify_clearsigned(data, what=source)
-    return parse_sums(data, web.address(options.url).name, source=source)
+    keyring = _keyring(options, outside) if options.keyring else None
+    return published.checksum(web, options.url, options.checksum, signature=options.signature, keyring=keyring)
 
 
 def _version(options: DownloadOptions, pins: Mapping[str, Any], web: Web) -> tuple[str | int | None, ...]:
@@ -181,6 +154,6 @@ def _require_pinned(pins: Mapping[str, Any], found: Validators, web: Web, url: s
 
 
 def _require_signature(options: DownloadOptions, work: Work, web: Web, path: Path) -> None:
-    if options.signature and not _is_url(options.checksum):
+    if options.signature and not published.is_url(options.checksum):
         what = f"{web.address(options.url)}, signature {web.address(options.signature)}"
         _keyring(options, work.outside).verify_detached(path, web.read(options.signature), what=what)

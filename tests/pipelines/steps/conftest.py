@@ -1,10 +1,13 @@
-"""A store and two clouds, for steps that work on bundles: the cloud they were made for, and the run's."""
+"""For steps on bundles, a store and two clouds: the one they were made for, and the run's. For others, a helper."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,15 @@ import pytest
 from builder.cloud.aws import Aws, Settings
 from builder.cloud.identity import BundlingIdentity
 from builder.progress import SILENT
-from pipelines.artifact import Bundle, ImageFile
+from builder.remote.command import Shell
+from pipelines.artifact import Bundle, Helper, ImageFile, Volume
 from pipelines.kinds import load
 from pipelines.step import Inputs, Outside, Work
 from pipelines.store import FileStore
 from pipelines.targets import Target
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "builder/remote"))  # machine.py
+from machine import Loops, Machine, Notes, loop_devices, machine
 
 BUNDLES = Path(__file__).parents[3] / "fixtures/bundles"
 KEYS = BUNDLES / "keys"
@@ -106,3 +113,82 @@ class Scene:
 def scene(tmp_path: Path) -> Scene:
     """An empty store between two clouds."""
     return Scene(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def there() -> Iterator[Machine]:
+    """A machine to log in to."""
+    with tempfile.TemporaryDirectory(prefix="emi-sshd-") as directory, machine(Path(directory)) as made:
+        yield made
+
+
+@pytest.fixture
+def loops(tmp_path: Path) -> Iterator[Loops]:
+    """Where loop devices come from."""
+    with loop_devices(tmp_path) as made:
+        yield made
+
+
+class Desk:
+    """What runs a step on a helper: a store, a recipe's directory, a machine, and what was noted."""
+
+    def __init__(self, folder: Path, there: Machine) -> None:
+        self.there = there
+        self.store = FileStore(folder / "objects")
+        self.recipe = folder / "recipe"
+        self.recipe.mkdir()
+        self.outside = Outside(recipe_directory=self.recipe, cache=folder, store=self.store)
+        self.notes = Notes()
+        self.helper = Helper(
+            instance_id="i-1", address="127.0.77.1", user="root", key_file="key", host_keys=(), zone="a"
+        )
+        self._folder = folder
+
+    def image(self, data: Mapping[int, bytes], size: int) -> ImageFile:
+        """Return a raw image in the store that has these bytes at these offsets."""
+        path = self._folder / "image.raw"
+        with open(path, "wb") as file:
+            file.truncate(size)
+            for offset, part in data.items():
+                file.seek(offset)
+                file.write(part)
+        return self.store.seal_image(path, format="raw", virtual_size=size)
+
+    def volume(self, device: str, size: int = 1) -> Volume:
+        """Return a volume that is attached to the machine as that device."""
+        return Volume(volume_id="vol-0123456789abcdef0", size=size, zone="a", helper=self.helper, device=device)
+
+    def run(
+        self, kind: str, source: Any, *, named: Mapping[str, Any] | None = None, user: str = "root", **told: Any
+    ) -> Any:
+        """Return what the step makes."""
+        step = load(kind)
+        options = step.options(**told)
+        assert list(step.check(options)) == []
+        work = self.work(kind, pins=step.pin(options, self.outside), user=user)
+        return step.build(options, Inputs(source=source, named=named or {}), work)
+
+    def work(self, kind: str, *, pins: Mapping[str, Any] | None = None, user: str = "root") -> Work:
+        """Return where a step works."""
+        scratch = self._folder / f"{kind}-{len(list(self._folder.iterdir()))}"
+        scratch.mkdir()
+
+        @contextmanager
+        def remote(helper: Helper) -> Iterator[Shell]:
+            assert helper == self.helper
+            yield self.there.shell(user)
+
+        return Work(
+            scratch=scratch,
+            outside=self.outside,
+            pins=pins or {},
+            progress=self.notes,
+            remote=remote,
+            labels={"a": "b"},
+        )
+
+
+@pytest.fixture
+def desk(tmp_path: Path, there: Machine) -> Desk:
+    """An empty store beside a machine."""
+    return Desk(tmp_path, there)
