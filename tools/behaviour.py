@@ -75,7 +75,8 @@ class Collector:
                     continue
                 area, call, behaviour = mark.args
                 self.lines.add(Line(area=area, call=call, behaviour=behaviour, file=file, test=name))
-            self.missing |= {tuple(entry) for entry in getattr(item.module, "MISSING", ())}
+            missing = getattr(item.module, "MISSING", None)  # another file may mean something else by that name
+            self.missing |= {tuple(entry) for entry in missing} if isinstance(missing, list) else set()
 
 
 def collect() -> Collector:

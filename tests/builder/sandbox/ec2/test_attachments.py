@@ -7,7 +7,7 @@ import pytest
 ZONE = "us-east-1a"
 FOREIGN = "i-0123456789abcdef0"
 WAIT = {"Delay": 0.05, "MaxAttempts": 400}
-MISSING = [("EC2 volumes", "AttachVolume", "a state only: no machine sees the volume yet")]
+MISSING = [("EC2 volumes", "AttachVolume", "a state only, where instances are records")]
 
 
 @pytest.fixture(scope="module")
