@@ -235,6 +235,17 @@ def eucalypti(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
         lifecycle.stop(place.endpoint.directory)
 
 
+@pytest.fixture(scope="session")
+def lit(tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]) -> Iterator[tuple[Place, str]]:
+    """An AWS whose instances are light machines, and an image in it."""
+    directory = tmp_path_factory.mktemp("lit")
+    endpoint = lifecycle.start(directory, machines="light")
+    settings = Sandbox(endpoint).settings
+    place = Place(Aws(settings), endpoint)
+    yield place, image_in(place, images)
+    lifecycle.stop(directory)
+
+
 @pytest.fixture(params=CLOUDS)
 def place(request: pytest.FixtureRequest, eucalypti: Callable[[str], Place]) -> Place:
     """Each of the clouds in turn."""
