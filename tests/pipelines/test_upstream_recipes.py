@@ -143,9 +143,9 @@ def test_a_checksum_file_without_the_image_stops_the_plan(
 
 
 def test_every_recipe_is_planned_by_some_test() -> None:
-    # tests/conftest.py, tests/boot/test_partition_image.py, test_instance_store.py, tests/recipes/test_helper.py.
+    # tests/conftest.py, tests/boot/test_partition_image.py, test_instance_store.py, tests/recipes/.
     elsewhere = {"debian-12", "partition-image", "coreos-instance-store", "ubuntu-instance-store"}
-    elsewhere |= {"helper", "helper-instance-store"}
+    elsewhere |= {"helper", "helper-instance-store", "ebs-via-helper"}
     assert {path.stem for path in RECIPES.glob("*.yaml")} == {publisher.recipe for publisher in PUBLISHERS} | elsewhere
 
 
