@@ -20,10 +20,11 @@ class Console:
 
     def __init__(self, path: Path, keep: int = CONSOLE) -> None:
         """Begin anew: what the file held is gone. `writer` is the pipe's end to hand to the machine."""
-        self._path, self._keep = path, keep
+        self.path, self._keep = path, keep
         path.write_bytes(b"")
         reader, self.writer = os.pipe()
         self._ours = True
+        self.total = 0  # bytes that have come
         self._reading = pool.Background(lambda: self._read(reader))
 
     def handed_over(self) -> None:
@@ -34,7 +35,7 @@ class Console:
 
     def tail(self) -> bytes:
         """Return the last `keep` bytes; none when the file is gone."""
-        return tail(self._path, self._keep)
+        return tail(self.path, self._keep)
 
     def finish(self, timeout: float = 10) -> None:
         """Wait until the end of what came is in the file: to be called when the machine is gone."""
@@ -45,18 +46,19 @@ class Console:
         size = 0
         with open(reader, "rb", buffering=0) as pipe, suppress(FileNotFoundError):  # its directory is gone
             while data := pipe.read(_READ):
-                with open(self._path, "r+b", buffering=0) as file:
+                with open(self.path, "r+b", buffering=0) as file:
                     file.seek(0, os.SEEK_END)
                     file.write(data)
                 size += len(data)
+                self.total += len(data)
                 if size > 4 * self._keep - _READ:
                     size = self._cut()
 
     def _cut(self) -> int:
         kept = self.tail()
-        new = self._path.with_suffix(".new")
+        new = self.path.with_suffix(".new")
         new.write_bytes(kept)
-        new.replace(self._path)
+        new.replace(self.path)
         return len(kept)
 
 

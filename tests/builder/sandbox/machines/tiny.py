@@ -40,6 +40,7 @@ for word in $(cat /proc/cmdline); do
     case $word in ask=*) word=${word#ask=}; ask "${word%%:*}" "${word##*:}" /said ;; esac
 done
 echo up
+fill() { while [ -b "$1" ] && dd if=/dev/zero of="$1" bs=4096 count=1 conv=fsync status=none; do sleep 0.1; done; }
 before=
 while :; do
     now=
@@ -53,8 +54,7 @@ while :; do
         case $serial in
         volff*) echo o >/proc/sysrq-trigger ;;
         volee*) echo c >/proc/sysrq-trigger ;;
-        volfa*) (while dd if=/dev/zero of="/dev/$name" bs=4096 count=1 conv=fsync status=none; do sleep 0.1; done
-                 echo "failed $serial") & ;;
+        volfa*) (fill "/dev/$name"; echo "failed $serial") & ;;
         *) printf %s "$serial" | dd of="/dev/$name" conv=fsync status=none && echo "wrote $serial" ;;
         esac
     done
