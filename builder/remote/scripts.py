@@ -72,6 +72,7 @@ exit 1
 # which start of the machine this is. Where it prints something else than before, the name may be another disk's.
 MARK = """\
 n=$(readlink -f "$1"); n=/sys/class/block/${n##*/}
+[ -e "$n" ] || n=/sys/block/${n##*/}  # where only whole disks are
 echo "$n" $(cat "$n/size" "$n/diskseq" "$n/serial" "$n/device/serial" /proc/sys/kernel/random/boot_id 2>/dev/null |
     tr -cd '[:print:]\\n')
 """
@@ -81,7 +82,7 @@ MOVED = 75  # the exit status of what has found another mark: EX_TEMPFAIL of sys
 PREPARE = f"""\
 if [ -b "$1" ]; then
     name=$(readlink -f "$1")
-    sectors=$(cat "/sys/class/block/${{name##*/}}/size") || exit 1
+    sectors=$(cat "/sys/class/block/${{name##*/}}/size" 2>/dev/null || cat "/sys/block/${{name##*/}}/size") || exit 1
     printf 'mark %s\\n' "$({MARK})"
     echo "device $((sectors * 512)) ${{name##*/}}"
 else
