@@ -1,6 +1,6 @@
 #!/bin/sh
 # What starts at boot, and what of Debian's does not: a helper lives for an hour, has one user and no screen, is never
-# upgraded, and each process that starts takes a quarter of a second under emulation.
+# upgraded, and each process that starts takes its time under emulation.
 set -eu
 
 systemctl enable systemd-networkd systemd-resolved systemd-timesyncd ssh instance-setup instance-later

@@ -1,6 +1,6 @@
 """Makes a machine of the helper image the instance that its cloud's metadata describes, before sshd starts.
 
-It stands in for cloud-init, which takes several times as long (docs/design/helper-image.md), and reads the same
+It stands in for cloud-init, as one process that imports little (docs/design/helper-image.md), and reads the same
 user-data: `#cloud-config` with the keys in `_KNOWN`, scripts (`#!`), both also in MIME parts and gzipped; what else is
 asked for is named on the console and not done. Once per instance: keys, files, runcmd, scripts; bootcmd at each boot.
 
@@ -38,7 +38,7 @@ _POWER = {"poweroff": "-P", "halt": "-H", "reboot": "-r"}
 
 
 class Metadata:
-    """The service at `place`, asked with plain sockets: http.client takes a second to import under emulation."""
+    """The service at `place`, asked with plain sockets: http.client imports much, which emulation makes slow."""
 
     def __init__(self, place: tuple[str, int]) -> None:
         self.place = place
@@ -108,7 +108,7 @@ class UserData:
     def take(self, data: bytes) -> None:
         """Add what one piece of user-data asks for; of a key that is there twice the last counts."""
         if data.startswith(b"\x1f\x8b"):
-            import gzip  # here and below: an import takes a tenth of a second and more under emulation
+            import gzip  # here and below: imports are slow under emulation, and few user-data need them
 
             data = gzip.decompress(data)
         begin = data.lstrip()
