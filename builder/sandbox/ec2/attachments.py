@@ -32,10 +32,9 @@ def _attach_volume(cloud: Cloud, caller: Caller, values: Values) -> Values:
         _check(cloud, volume, instance)
         _check_device(cloud, instance, device)
         attachment = Attachment(instance_id=instance.instance_id, device=device, attach_time=time.time())
-        attached = replace(volume, attachment=attachment)
-        cloud.state.put(attached)
+        cloud.state.put(replace(volume, attachment=attachment))
     cloud.machines.nudge(instance.instance_id)
-    return volumes.attachment_shape(cloud, attached)[0]
+    return volumes.attachment_in(volume, attachment, "attaching")  # at the moment of the answer, however late it comes
 
 
 def _check(cloud: Cloud, volume: Volume, instance: Instance) -> None:
@@ -81,11 +80,9 @@ def _detach_volume(cloud: Cloud, caller: Caller, values: Values) -> Values:
             raise Refusal("IncorrectState", f"Volume '{volume.volume_id}' is in the '{state}' state.")
         _check_root(cloud, attachment)
         gone = replace(attachment, detach_time=attachment.detach_time or time.time(), forced=forced)
-        leaving = replace(volume, attachment=gone)
-        cloud.state.put(leaving)
+        cloud.state.put(replace(volume, attachment=gone))
     cloud.machines.nudge(attachment.instance_id)
-    (shape,) = volumes.attachment_shape(cloud, leaving) or [{"VolumeId": volume.volume_id, "State": "detached"}]
-    return shape
+    return volumes.attachment_in(volume, gone, "detaching")
 
 
 def _check_named(values: Values, volume: Volume, attachment: Attachment) -> None:

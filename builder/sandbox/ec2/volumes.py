@@ -213,19 +213,19 @@ def asked_for(cloud: Cloud, caller: Caller, values: Values) -> list[Volume]:
 def attachment_shape(cloud: Cloud, volume: Volume) -> list[Values]:
     """Return the volume's attachments as EC2 describes them."""
     found = cloud.attachment(volume)
-    if found is None:
-        return []
-    attachment, state = found
-    return [
-        {
-            "AttachTime": attachment.attach_time,
-            "DeleteOnTermination": attachment.delete_on_termination,
-            "Device": attachment.device,
-            "InstanceId": attachment.instance_id,
-            "State": state,
-            "VolumeId": volume.volume_id,
-        }
-    ]
+    return [] if found is None else [attachment_in(volume, *found)]
+
+
+def attachment_in(volume: Volume, attachment: Attachment, state: str) -> Values:
+    """Return an attachment in a state, as EC2 shows it."""
+    return {
+        "AttachTime": attachment.attach_time,
+        "DeleteOnTermination": attachment.delete_on_termination,
+        "Device": attachment.device,
+        "InstanceId": attachment.instance_id,
+        "State": state,
+        "VolumeId": volume.volume_id,
+    }
 
 
 def _shape(cloud: Cloud, volume: Volume) -> Values:

@@ -25,13 +25,14 @@ def registration(snapshot_id, name):
 
 @pytest.mark.behaviour("Faults", "lag", "a new snapshot is not found by id, by filter nor by use for so many seconds")
 def test_what_is_young_is_not_found(raw, ec2, ebs, faults, code_of, blocks):
-    faults({"effect": "lag", "seconds": 2})
+    faults({"effect": "lag", "seconds": 600})
     began = time.monotonic()
     snapshot_id = ebs.start_snapshot(VolumeSize=1, Description="young")["SnapshotId"]
     named = [{"Name": "description", "Values": ["young"]}]
     assert code_of(ec2.describe_snapshots, SnapshotIds=[snapshot_id]) == "InvalidSnapshot.NotFound"
     assert ec2.describe_snapshots(OwnerIds=["self"], Filters=named)["Snapshots"] == []
     assert raw.put(snapshot_id, 0, blocks(0))[1] == "ResourceNotFoundException"
+    faults({"effect": "lag", "seconds": 2})  # long enough to see that it is heeded
     while not ec2.describe_snapshots(OwnerIds=["self"], Filters=named)["Snapshots"]:
         time.sleep(0.1)
     assert time.monotonic() - began >= 1.9
