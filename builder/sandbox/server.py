@@ -82,18 +82,8 @@ def serve(
     cloud.objects = BucketObjects(s3)
     importing.resume(cloud, cloud.objects)
     bundle_look.resume(cloud)
-    outcomes.recover(cloud)
-    if chosen.machines == NONE:
-        forget(directory)
-    else:
-        cloud.machines = Fleet(cloud, drivers.driver(chosen.machines, directory), chosen.machines, directory)
-    services: list[Service] = [
-        Ec2(cloud),
-        Iam(state, gate.keys, bundling=bundling, like=kind),
-        s3,
-        Sts(state, gate, life=chosen.session_life),
-    ]
-    services += [Empyrean(bundling, kind)] if kind.is_eucalyptus else [EbsDirect(cloud, tokens), Ssm(cloud)]
+    _run_machines(cloud, directory, chosen.machines)
+    services = _services(cloud, gate, tokens, s3, life=chosen.session_life)
     app = App(directory, cloud, gate, services, bundling)
     ports.remember(directory, chosen)
     pool.Background(lambda: query.service("ec2"))  # so that the first call of EC2 need not wait for it
@@ -103,6 +93,23 @@ def serve(
         ports.serve(app)
     finally:
         lock.close()
+
+
+def _run_machines(cloud: Cloud, directory: Path, driver: str) -> None:
+    """Have instances be what the setting says; those that an earlier server ran have ended with it."""
+    outcomes.recover(cloud)
+    if driver == NONE:
+        forget(directory)
+    else:
+        cloud.machines = Fleet(cloud, drivers.driver(driver, directory), driver, directory)
+
+
+def _services(cloud: Cloud, gate: Gate, tokens: Tokens, s3: S3, *, life: float | None) -> list[Service]:
+    """Return the services of the cloud's personality; sessions last at most `life` seconds."""
+    kind, state, bundling = cloud.personality, cloud.state, cloud.bundling
+    iam = Iam(state, gate.keys, bundling=bundling, like=kind)
+    common: list[Service] = [Ec2(cloud), iam, s3, Sts(state, gate, life=life)]
+    return [*common, *([Empyrean(bundling, kind)] if kind.is_eucalyptus else [EbsDirect(cloud, tokens), Ssm(cloud)])]
 
 
 def _lock(directory: Path) -> IO[bytes]:

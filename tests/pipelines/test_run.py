@@ -378,24 +378,6 @@ def test_a_prune_takes_begun_work_that_nothing_continues(emi, recipe, words) -> 
     assert list((emi.home / "scratch").iterdir()) == []
 
 
-def test_a_prune_works_on_a_full_disk(tmp_path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    emi = Path(sys.executable).parent / "emi"
-    script = f"""
-        mount -t tmpfs -o size=12m tmpfs {home} && export EMI_HOME={home} && {emi} status
-        mkdir {home}/store/objects/aa && head -c 3M /dev/zero > {home}/store/objects/aa/sha256-aa
-        cat /dev/zero > {home}/fill
-        {emi} status
-        {emi} store prune
-    """
-    done = subprocess.run(
-        ["unshare", "--mount", "--map-root-user", "sh", "-c", script], capture_output=True, text=True, check=True
-    )
-    assert "no space left for" in done.stderr
-    assert "removed 1 files" in done.stdout
-
-
 def test_a_reader_who_leaves_interrupts_the_run(emi, recipe, words) -> None:
     process = emi.start("run", recipe, *words, "--json", EMI_STOP_AT="after ebs:StartSnapshot")
     wait_until_stopped(process.pid)

@@ -220,3 +220,21 @@ def test_a_layer_has_the_size_that_its_disk_was_given(tmp_path: Path, store: Fil
         assert (sealed.virtual_size, sealed.window, sealed.backing) == (size, None, disk)
         with store.open_image(sealed) as reader:
             assert reader.pread(3 * MIB, 0) == data[:size].ljust(3 * MIB, b"\0")
+
+
+def test_a_prune_works_on_a_full_disk(tmp_path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    emi = Path(sys.executable).parent / "emi"
+    script = f"""
+        mount -t tmpfs -o size=12m tmpfs {home} && export EMI_HOME={home} && {emi} status
+        mkdir {home}/store/objects/aa && head -c 3M /dev/zero > {home}/store/objects/aa/sha256-aa
+        cat /dev/zero > {home}/fill
+        {emi} status
+        {emi} store prune
+    """
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "no space left for" in done.stderr
+    assert "removed 1 files" in done.stdout
