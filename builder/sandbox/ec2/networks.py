@@ -13,9 +13,10 @@ from builder.sandbox.ec2.action import Handler, Traits, Values, check_filters, m
 from builder.sandbox.ec2.places import zones
 from builder.sandbox.wire import Caller, Refusal
 
-# As AWS makes default VPCs: "Default VPCs" in the VPC guide.
-_RANGE = "172.31.0.0/16"
-_SUBNET = "172.31.{}.0/20"
+# A /16 with a /20 for each zone, as AWS makes default VPCs ("Default VPCs" in the VPC guide), but where this cloud's
+# machines have their addresses (machines/addresses.py) and not in 172.31.0.0/16: nothing but 127/8 is ever named.
+_RANGE = "127.77.0.0/16"
+_SUBNET = "127.77.{}.0/20"
 _FREE = 4091  # addresses of a /20 less the five that AWS keeps
 _VPC_FILTERS = (
     "cidr", "cidr-block-association.association-id", "cidr-block-association.cidr-block",

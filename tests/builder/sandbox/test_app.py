@@ -14,7 +14,7 @@ from builder.sandbox import audit
     ("service", "call", "parameters", "code"),
     [
         ("ec2", "create_vpc", {"CidrBlock": "10.0.0.0/8"}, "UnsupportedOperation"),
-        ("ec2", "describe_vpcs", {}, "UnsupportedOperation"),
+        ("ec2", "describe_nat_gateways", {}, "UnsupportedOperation"),
         ("ec2", "request_spot_instances", {}, "UnsupportedOperation"),
         ("iam", "list_saml_providers", {}, "UnsupportedOperation"),
         ("s3", "get_bucket_analytics_configuration", {"Bucket": "bucket", "Id": "x"}, "NotImplemented"),
@@ -125,11 +125,12 @@ def test_the_set_is_told(raw):
 
 
 def test_no_answer_names_an_address_of_others(raw, ec2, completed, sandbox):
-    """Every call of the set, answered or refused: what looks like an IPv4 address is 127/8."""
+    """Every call of the set, answered or refused: what looks like an IPv4 address is in 127/8, or means anybody."""
     told = json.loads(raw.call("GET", "/_sandbox/actions", service=None)[2])
     texts = [raw.ec2(Action=action)[2] for action in told["ec2"]]
     texts += [str(ec2.describe_regions()), str(ec2.describe_images()), str(ec2.describe_snapshots())]
     texts += [(sandbox.directory / audit.FILE).read_text()]
     assert len(texts) > 10
-    found = {address for text in texts for address in re.findall(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", text)}
-    assert found == {"127.0.0.1"}
+    found = {address for text in texts for address in re.findall(r"\b\d{1,3}(?:\.\d{1,3}){3}\b(?:/\d+)?", text)}
+    assert {address for address in found if not address.startswith("127.")} == {"0.0.0.0/0"}
+    assert "127.0.0.1" in found

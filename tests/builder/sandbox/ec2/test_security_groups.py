@@ -194,7 +194,7 @@ def test_filters_and_pages(sandbox, code_of):
 def test_the_default_vpc(sandbox, second, code_of):
     ec2, theirs = sandbox.client("ec2"), sandbox.client("ec2", **second[0])
     (vpc,) = ec2.describe_vpcs()["Vpcs"]
-    assert (vpc["IsDefault"], vpc["CidrBlock"], vpc["State"]) == (True, "172.31.0.0/16", "available")
+    assert (vpc["IsDefault"], vpc["CidrBlock"], vpc["State"]) == (True, "127.77.0.0/16", "available")
     assert theirs.describe_vpcs()["Vpcs"][0]["VpcId"] != vpc["VpcId"]
     subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])["Subnets"]
     assert [one["AvailabilityZone"] for one in subnets] == ["us-east-1a", "us-east-1b", "us-east-1c"]
