@@ -14,6 +14,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import UnixStreamServer
@@ -49,7 +50,8 @@ class Service:
         if self._open:
             self._open = False
             self._place.unlink(missing_ok=True)
-            self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread up
+            with suppress(OSError):  # a thread that was between two requests has seen it and closed the socket
+                self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread up
 
     def _serve(self) -> None:
         while self._open:

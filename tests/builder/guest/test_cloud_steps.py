@@ -150,6 +150,7 @@ def _judge(guest: Guest) -> None:
 UUIDS = {"ext2": 4, "ext3": 8, "ext4": 16, "xfs": 304, "btrfs": 128, "swap": 8, "vfat": 34}
 
 
+@pytest.mark.sweep
 def test_every_type_s_uuid_is_set_and_its_own_tools_find_nothing_wrong(look, disks, part, appliance, tmp_path):
     files = {"ext4": {"etc/fstab": b""}}
     parts = [part(type=kind, size=size, files=files.get(kind)) for kind, size in UUIDS.items()]

@@ -65,6 +65,7 @@ def test_gpt_with_everything(look, disks, part, appliance):
     assert not used & SLOW
 
 
+@pytest.mark.sweep
 def test_every_labelled_filesystem_is_relabelled(look, disks, part, tmp_path):
     types = {"vfat": ("NEW EFI", 34), "swap": ("new-swap", 8), "ext4": ("new root", 16), "ext3": ("e3", 8)}
     types |= {"ext2": ("e2", 4), "xfs": ("newxfs", 304), "btrfs": ("new btrfs", 128)}
