@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from builder.errors import GuestError
 from builder.guest.bootloader import FileEdit, Lines, Settings, is_linux, same_serial
 
 _LINUX = re.compile(
@@ -31,7 +32,17 @@ _LONGEST = 16 << 10  # characters of a line that is looked at
 
 
 def edit_config(data: bytes, settings: Settings) -> FileEdit:
-    """Return a grub.cfg that boots as `settings` wants it; what is not meant stays byte for byte."""
+    """Return a grub.cfg that boots as `settings` wants it; what is not meant stays byte for byte.
+
+    Raises GuestError for a file that would be edited again and again: its lines are not what they look like.
+    """
+    edited = _edited(data, settings)
+    if _edited(edited.data, settings).data != edited.data:
+        raise GuestError("grub.cfg is not understood: its commands read otherwise once they are edited")
+    return edited
+
+
+def _edited(data: bytes, settings: Settings) -> FileEdit:
     lines = Lines(data)
     for at in range(len(lines.texts)):
         body = lines.body(at)
