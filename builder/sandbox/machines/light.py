@@ -27,6 +27,7 @@ from builder.sandbox.machines import processes
 from builder.sandbox.machines.addresses import Address
 from builder.sandbox.machines.console import Console
 from builder.sandbox.machines.devices import Devices
+from builder.sandbox.machines.kept import Kept
 from builder.sandbox.machines.machine import SSH, MachineSpec, State
 from builder.sandbox.machines.shelter import CONFIG, SHUTDOWN, START, cloud_config, host_key
 
@@ -41,7 +42,7 @@ class Light:
         self._directory = directory
         self._loops = Path("/dev/loop-control").exists() if loops is None else loops
         self._starter = processes.Starter()
-        self._machines: dict[str, LightMachine] = {}
+        self._machines: Kept[LightMachine] = Kept()
 
     def start(self, spec: MachineSpec) -> LightMachine:
         """Start a machine, as `Driver.start`. Raises ToolMissing without sshd."""
@@ -49,16 +50,7 @@ class Light:
             raise HostError("light machines need root", hint="Start the sandbox as root, or with `--machines qemu`.")
         proc.find("sshd")
         machine = LightMachine(spec, self._starter, loops=self._loops)
-        try:
-            machine.begin()
-        except BaseException:
-            machine.destroy()
-            raise
-        for instance_id, one in list(self._machines.items()):
-            if not one.spec.directory.exists():  # destroyed
-                self._machines.pop(instance_id, None)
-        self._machines[spec.instance_id] = machine
-        return machine
+        return self._machines.begin(machine, machine.begin)
 
     def sweep(self) -> None:
         """Remove what an earlier process left; the kernel has ended its processes and loop devices with it."""
@@ -66,9 +58,7 @@ class Light:
 
     def close(self) -> None:
         """Destroy every machine."""
-        for machine in list(self._machines.values()):
-            machine.destroy()
-        self._machines.clear()
+        self._machines.close()
 
 
 class LightMachine:

@@ -22,6 +22,7 @@ from builder.sandbox.machines import processes
 from builder.sandbox.machines.addresses import Address
 from builder.sandbox.machines.command_line import QEMU, SERVICE_SOCKET, VARIABLES, Plugged, words
 from builder.sandbox.machines.console import Console, tail
+from builder.sandbox.machines.kept import Kept
 from builder.sandbox.machines.machine import Disk, MachineSpec, State
 from builder.sandbox.machines.service import Service
 
@@ -43,7 +44,7 @@ class Qemu:
         """`cache` is where the proof of KVM is remembered (`acceleration.prove`)."""
         self._directory, self._cache = directory, cache
         self._starter = processes.Starter()
-        self._machines: dict[str, QemuMachine] = {}
+        self._machines: Kept[QemuMachine] = Kept()
 
     def start(self, spec: MachineSpec) -> QemuMachine:
         """Start a machine, as `Driver.start`."""
@@ -58,16 +59,7 @@ class Qemu:
 
     def _begun(self, spec: MachineSpec, kind: acceleration.Kind) -> QemuMachine:
         machine = QemuMachine(spec)
-        try:
-            machine.begin(self._starter, kind)
-        except BaseException:
-            machine.destroy()
-            raise
-        for instance_id, one in list(self._machines.items()):
-            if not one.spec.directory.exists():  # destroyed
-                self._machines.pop(instance_id, None)
-        self._machines[spec.instance_id] = machine
-        return machine
+        return self._machines.begin(machine, lambda: machine.begin(self._starter, kind))
 
     def sweep(self) -> None:
         """Remove what an earlier process left."""
@@ -75,9 +67,7 @@ class Qemu:
 
     def close(self) -> None:
         """Destroy every machine."""
-        for machine in list(self._machines.values()):
-            machine.destroy()
-        self._machines.clear()
+        self._machines.close()
 
 
 class QemuMachine:
