@@ -29,6 +29,8 @@ MIB = 1 << 20
 
 # A shell starts what runs in its background with SIGINT ignored, which processes inherit and emi then rightly obeys.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Where Python may not keep what it compiled, each of the hundreds of starts of emi compiles 150 files anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 # Where the demo is used: one of the processes that share the tests runs all of these, so that it is built once.
@@ -45,13 +47,16 @@ DEMO = {
     "tests/pipelines/test_images.py",
 }
 
+# Where the helper's images are used, for the same reason.
+HELPER = {"tests/boot/test_helper.py", "tests/boot/test_twelve_steps.py"}
+
 
 class ByFile(LoadScopeScheduling):
     """Hands out tests by file, as fixtures cost most; the demo's files go together, and first: they take longest."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "demo" if file in DEMO else file
+        return "demo" if file in DEMO else "helper" if file in HELPER else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

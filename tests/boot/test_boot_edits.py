@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
-from pathlib import Path
 
 import pytest
 
@@ -18,10 +16,7 @@ from pipelines.steps.fstab import Fstab, FstabOptions
 from pipelines.steps.grub import Grub, GrubOptions
 from pipelines.steps.initramfs import Initramfs, InitramfsOptions
 from pipelines.steps.label import Label, LabelOptions
-
-spec = importlib.util.spec_from_file_location("archives", Path(__file__).parents[1] / "builder/guest/archives.py")
-archives = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(archives)
+from tests.builder.guest import archives
 
 GRUB = GrubOptions(add=("emi.test=1",), remove=("console=tty0",), timeout=2)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import stat
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -28,17 +26,14 @@ from builder.guest.lint.mending import as_yaml
 from pipelines import kinds
 from pipelines.recipe import load
 from pipelines.steps.sysprep import Sysprep
+from tests.builder.guest.lint import breaks
 
-HERE = Path(__file__).parents[1] / "builder/guest/lint"
 HEAD = "name: mended\nsteps:\n  - download: {url: 'https://images.example/x.qcow2', checksum: 'sha256:%s'}\n" % (
     "0" * 64
 )
 # These run the guest's own programs or work on disks, which plain values cannot.
 _REAL = {"packages", "initramfs", "run", "resize", "extract", "assemble"}
 
-spec = importlib.util.spec_from_file_location("breaks", HERE / "breaks.py")
-breaks = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(breaks)
 MENDED = {
     f"{number}-{row[0]}": row
     for number, row in enumerate(breaks.BREAKS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +14,8 @@ from builder.guest.lint.rule import Finding, Mend
 from pipelines import kinds
 from pipelines.recipe import load
 from pipelines.steps.initramfs import InitramfsOptions
+from tests.builder.guest.lint import breaks
 
-HERE = Path(__file__).parents[1] / "builder/guest/lint"
-
-
-def _module(name: str):
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-breaks = _module("breaks")
 BREAKS = {f"{number}-{row[0]}": row for number, row in enumerate(breaks.BREAKS)}
 HEAD = "name: mended\nsteps:\n  - download: {url: 'https://images.example/x.qcow2', checksum: 'sha256:%s'}\n" % (
     "0" * 64

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from builder.errors import GuestError
 from builder.guest.drivers import GROUPS, Kernel, drivers, kernels, modules_of, require
 from builder.guest.facts import KnownFacts
-
-spec = importlib.util.spec_from_file_location("archives", Path(__file__).with_name("archives.py"))
-archives = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(archives)
+from tests.builder.guest import archives
 
 DEP = b"kernel/drivers/block/virtio_blk.ko.xz: kernel/drivers/virtio/virtio_ring.ko.xz\nkernel/net/xen-netfront.ko:\n"
 BUILTIN = b"kernel/drivers/virtio/virtio_pci.ko\nkernel/drivers/nvme/host/nvme.ko\n"

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
 from builder import proc
 from builder.errors import FormatRefused
 from builder.guest.initramfs import Limits, module_name, read
+from tests.builder.guest import archives
 
-spec = importlib.util.spec_from_file_location("archives", Path(__file__).with_name("archives.py"))
-archives = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(archives)
 newc, PACKERS = archives.newc, archives.PACKERS
 
 MODULE = "usr/lib/modules/6.1.0/kernel/drivers/block/virtio_blk.ko"

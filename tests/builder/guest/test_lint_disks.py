@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,7 @@ from builder.guest import inspect as guest_inspect
 from builder.guest.guest import Guest
 from builder.guest.lint.lint import RULES, lint, lint_disk
 from builder.image.reader import open_image
-
-spec = importlib.util.spec_from_file_location("machines", Path(__file__).with_name("lint") / "machines.py")
-machines = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(machines)
+from tests.builder.guest.lint import machines
 
 MIB = 1 << 20
 BOOT = "/usr/lib/grub/i386-pc/boot.img"

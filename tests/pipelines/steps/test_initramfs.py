@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from builder.errors import GuestError
 from builder.guest.edits import Command, RequireDrivers, Unchanged, WriteFile
 from builder.guest.facts import KnownFacts
 from pipelines.steps.initramfs import Initramfs, InitramfsOptions
-
-spec = importlib.util.spec_from_file_location("archives", Path(__file__).parents[2] / "builder/guest/archives.py")
-archives = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(archives)
+from tests.builder.guest import archives
 
 STEP = Initramfs()
 MODULES = ("virtio_blk", "virtio_scsi", "virtio_net", "ena", "xen-blkfront", "xen-netfront")

@@ -1,14 +1,13 @@
-import functools
 import hashlib
-import http.server
 import random
 
 import pytest
 
-from builder import pool, proc
+from builder import proc
 from builder.errors import ChecksumMismatch, DeviceAbsent, InputError, RemoteError, UsageError
 from builder.image.write import content_digest
 from pipelines.kinds import load
+from tests.serving import serve
 
 MIB, GIB = 1 << 20, 1 << 30
 STEP = load("write")
@@ -59,22 +58,13 @@ def test_a_volume_that_is_in_use_or_nowhere_is_refused(desk, loops):
         desk.run("write", desk.volume(loops.attach(2 * MIB)), **named)
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *words):
-        return
-
-
 @pytest.fixture
 def mirror(tmp_path):
     """An HTTP server on loopback: its directory, and its address."""
     directory = tmp_path / "mirror"
     directory.mkdir()
-    handler = functools.partial(Quiet, directory=str(directory))
-    with http.server.ThreadingHTTPServer(("127.0.77.1", 0), handler) as server:
-        serving = pool.Background(server.serve_forever)
-        yield directory, f"http://127.0.77.1:{server.server_port}"
-        server.shutdown()
-        serving.result(10)
+    with serve(directory, "127.0.77.1") as port:
+        yield directory, f"http://127.0.77.1:{port}"
 
 
 def test_the_helper_downloads_what_the_publisher_s_checksum_file_lists(desk, loops, mirror):

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 from builder.guest.facts import Filesystem
 from builder.guest.lint.lint import lint
 from builder.guest.lint.rule import Finding
-
-spec = importlib.util.spec_from_file_location("guests", Path(__file__).with_name("guests.py"))
-guests = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(guests)
+from tests.builder.guest.lint import guests
 
 broken, disk, GIB, MIB = guests.broken, guests.disk, guests.GIB, guests.MIB
 VERSION, MODULES, GRUB, ROOT, ESP = guests.VERSION, guests.MODULES, guests.GRUB, guests.ROOT, guests.ESP

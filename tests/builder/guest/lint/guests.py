@@ -8,6 +8,7 @@ import uuid
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 from builder.guest.facts import Filesystem, KnownFacts, Stat
 
@@ -137,7 +138,7 @@ def gpt(parts: list[tuple[int, str, int, int, bytes]], *, size: int, code: bytes
     header = header[:16] + struct.pack("<I", zlib.crc32(header)) + header[20:]
     protective = struct.pack("<B3sB3sII", 0, b"\0\2\0", 0xEE, b"\xff\xff\xff", 1, min(size // 512 - 1, 0xFFFFFFFF))
     boot = code.ljust(446, b"\0") + protective.ljust(64, b"\0") + b"\x55\xaa"
-    disk = bytearray(max(start + len(first) for _, _, start, _, first in parts))
+    disk = bytearray(max([1024 + len(entries), *(start + len(first) for _, _, start, _, first in parts if first)]))
     disk[: 1024 + len(entries)] = boot + header.ljust(512, b"\0") + bytes(entries)
     for _, _, start, _, first in parts:
         disk[start : start + len(first)] = first
@@ -157,6 +158,7 @@ def grub_code(core: int) -> bytes:
     return bytes(code)
 
 
+@cache  # up to 4 MiB each, and there are some hundred guests
 def disk(
     *,
     size: int = GIB,

@@ -5,13 +5,9 @@ The tests make real disks of them. Their files are the healthy guest's with some
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
 
-spec = importlib.util.spec_from_file_location("guests", Path(__file__).with_name("guests.py"))
-guests = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(guests)
+from tests.builder.guest.lint import guests
 
 VERSION, MODULES = guests.VERSION, guests.MODULES
 INITRD, CONFIG = f"/boot/initrd.img-{VERSION}", f"/boot/config-{VERSION}"

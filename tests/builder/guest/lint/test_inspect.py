@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 from builder.guest.inspect import describe, inspect
-
-spec = importlib.util.spec_from_file_location("guests", Path(__file__).with_name("guests.py"))
-guests = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(guests)
+from tests.builder.guest.lint import guests
 
 HEALTHY = """\
 guest on /dev/sda1: Debian GNU/Linux 12 (bookworm); x86_64, apt packages, systemd init

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from builder.guest.facts import Stat
 from builder.guest.lint import lint as catalogue
 from builder.guest.lint.lint import RULES, lint
 from builder.guest.lint.subject import TARGETS
-
-spec = importlib.util.spec_from_file_location("breaks", Path(__file__).with_name("breaks.py"))
-breaks = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(breaks)
+from tests.builder.guest.lint import breaks
 
 BREAKS, guests, broken, told = breaks.BREAKS, breaks.guests, breaks.broken, breaks.told
 fstab, grub = breaks.fstab, breaks.grub

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,26 +15,9 @@ from builder.remote.connection import Login, Remote
 from builder.remote.keys import KeyPair
 from builder.sandbox.machines.machine import HOST, Disk, Forward, Machine, MachineSpec
 from builder.sandbox.machines.serials import serial_of
+from tests.serving import serve
 
 PATIENCE = 1200  # seconds; a boot takes 30 to 60 under TCG on an idle machine
-
-
-@contextmanager
-def mirror(directory: Path) -> Iterator[int]:
-    """Serve a directory on a port of 127.0.0.1."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *words):
-            super().__init__(*words, directory=str(directory))
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
-        serving = pool.Background(server.serve_forever)
-        yield server.server_port
-        server.shutdown()
-        serving.result()
 
 
 def user_data(key: KeyPair) -> bytes:
@@ -57,7 +37,7 @@ def test_an_image_boots_and_behaves_as_an_instance(demo, qemu, tmp_path, cloud):
     (tmp_path / "mirror" / "image").write_bytes(b"an image" * 100_000)
     told = {"public_keys": (("my-key", key.public),), "user_data": user_data(host_key)}
     told |= {"tokens": not eucalyptus, "tokens_required": not eucalyptus}
-    with mirror(tmp_path / "mirror") as port:
+    with serve(tmp_path / "mirror") as port:
         spec = MachineSpec(
             instance_id=INSTANCE,
             directory=tmp_path / "machines" / INSTANCE,
