@@ -18,6 +18,7 @@ from builder.remote.command import Shell
 from builder.remote.connection import Login, Remote
 from builder.remote.devices import Wanted, find
 from builder.remote.keys import KeyPair
+from builder.sandbox import lifecycle
 from builder.sandbox.machines.machine import Disk, Machine, MachineSpec
 from builder.sandbox.machines.metadata import Metadata
 from builder.sandbox.machines.qemu import Qemu
@@ -48,8 +49,8 @@ def images(shared_emi: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     place = tmp_path_factory.mktemp("helper")
     store = FileStore(shared_emi.home / "store" / "objects")
     outputs = {}
-    for name in ("helper", "helper-instance-store"):
-        done = shared_emi("run", RECIPES / f"{name}.yaml", "--json", timeout=3600)
+    for name, cloud in (("helper", "sandbox"), ("helper-instance-store", "sandbox:eucalyptus")):
+        done = shared_emi("run", RECIPES / f"{name}.yaml", "--json", "--cloud", cloud, timeout=3600)
         assert done.code == 0, done.err
         outputs |= done.last()["outputs"]
     for name in ("disk", "root"):
@@ -59,6 +60,7 @@ def images(shared_emi: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     yield Images(place / "disk", place / "root", kernel, ramdisk)
     for name in ("disk", "root"):
         (place / name).unlink()
+    lifecycle.stop(shared_emi.home / "sandbox-eucalyptus")
 
 
 @dataclass(frozen=True)

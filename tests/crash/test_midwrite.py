@@ -131,9 +131,7 @@ def writing(emi: Any, shelf: Any, bundles_recipe: Path, small_root: Path, noise:
 
 
 def server(writing: Writing) -> int:
-    status = lifecycle.status(writing.emi.home / "sandbox")
-    assert status is not None
-    return status.pid
+    return int(writing.shelf.endpoint.pid)
 
 
 def kill_emi(writing: Writing, process: subprocess.Popen[str]) -> None:
@@ -148,7 +146,6 @@ def kill_helper(writing: Writing, process: subprocess.Popen[str]) -> None:
 
 def kill_sandbox(writing: Writing, process: subprocess.Popen[str]) -> None:
     os.kill(server(writing), signal.SIGKILL)
-    process.communicate(timeout=PATIENCE)
     lifecycle.start(writing.emi.home / "sandbox", timeout=60)
 
 
