@@ -323,5 +323,5 @@ class Leases:
             claim=Claim(self._key(node), held.generation),
             intended=None if fresh else held.intended,
             run=self.run,
-            remote=lambda helper: logins.log_in(helper, self.home.root, progress),
+            remote=lambda helper: logins.log_in(helper, self.home.root, self.surveyor.target.cloud, progress),
         )

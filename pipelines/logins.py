@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from builder.cloud.api import Cloud
+from builder.cloud.instances import is_running
+from builder.errors import CloudFailed, CloudTrouble
 from builder.progress import Progress
 from builder.remote.command import Shell
 from builder.remote.connection import Login, Remote
 from builder.remote.keys import KeyPair
 from pipelines.artifact import Helper
+
+_NEXT = "What was written stays in its volume: `emi resume` goes on with it."
 
 
 def login(helper: Helper, root: Path) -> Login:
@@ -26,10 +31,21 @@ def login(helper: Helper, root: Path) -> Login:
 
 
 @contextmanager
-def log_in(helper: Helper, root: Path, progress: Progress) -> Iterator[Shell]:
+def log_in(helper: Helper, root: Path, cloud: Cloud, progress: Progress) -> Iterator[Shell]:
     """Run commands on the helper until the block ends; the connection is made when it is needed, and after each cut.
 
-    Raises what Remote and Shell raise.
+    Raises what Remote and Shell raise, and CloudFailed when it does not answer because its instance ended or stopped.
     """
-    with Remote(login(helper, root), progress=progress) as remote:
+    with Remote(login(helper, root), look=lambda: _require_running(helper, cloud), progress=progress) as remote:
         yield Shell(remote)
+
+
+def _require_running(helper: Helper, cloud: Cloud) -> None:
+    with suppress(CloudTrouble):  # the cloud does not answer either: SSH may before it does
+        record = cloud.describe_instance(helper.instance_id)
+        if record is None:
+            raise CloudFailed(f"instance {helper.instance_id}, which helps, is gone", hint=_NEXT)
+        try:
+            is_running(record)
+        except CloudFailed as error:
+            raise CloudFailed(f"{error.message}; the helper answers no more", hint=_NEXT) from error

@@ -268,7 +268,7 @@ class Realiser:
             is_over=self._is_over,
             labels=labels(self.surveyor.recipe),
             appliance=self.ahead.lend,
-            remote=lambda helper: logins.log_in(helper, self.home.root, progress),
+            remote=lambda helper: logins.log_in(helper, self.home.root, self.surveyor.target.cloud, progress),
         )
 
     def _is_over(self, run: str) -> bool:

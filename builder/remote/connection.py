@@ -10,7 +10,7 @@ import io
 import logging
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ _SIGNATURES: Mapping[str, tuple[str, ...]] = {
 }  # RFC 8332: one key, new names
 _ANSWER = 30  # seconds for each answer of the handshake: a machine that boots under emulation takes 10
 _KEEPALIVE = 15  # seconds
+_LOOK = 10  # seconds between two looks whether the machine that does not answer is still there
 _SILENCE = 60_000  # ms without an acknowledgement by TCP after which the connection counts as cut
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what matters of it is told by our errors
@@ -79,12 +80,21 @@ class Remote:
 
     `patience` is for how many seconds a machine that does not answer yet is tried again, at the beginning and after
     each cut; `settling` for how many a refused key is, since a booting machine may not have been given it yet.
+    `look` is called now and then while it does not answer, and raises when it never will: its error is ours.
     """
 
     def __init__(
-        self, login: Login, *, patience: float = 300, settling: float = 0, progress: Progress = SILENT
+        self,
+        login: Login,
+        *,
+        patience: float = 300,
+        settling: float = 0,
+        look: Callable[[], None] = lambda: None,
+        progress: Progress = SILENT,
     ) -> None:
         self.login = login
+        self._look = look
+        self._looked = 0.0
         self._patience = patience
         self._settling = settling
         self._progress = progress
@@ -99,7 +109,9 @@ class Remote:
 
     def another(self) -> Remote:
         """Return a second connection of the same kind: one channel moves at most 2 MiB in a round trip."""
-        return Remote(self.login, patience=self._patience, settling=self._settling, progress=self._progress)
+        return Remote(
+            self.login, patience=self._patience, settling=self._settling, look=self._look, progress=self._progress
+        )
 
     def session(self) -> paramiko.Channel:
         """Return a new channel for one command, over a connection that is made for it where there is none.
@@ -146,7 +158,7 @@ class Remote:
             began = time.monotonic()
             try:
                 self._transport = retrying(
-                    lambda: self._connect(time.monotonic() - began < self._settling),
+                    lambda: self._attempt(time.monotonic() - began < self._settling),
                     deadline=self._patience,
                     attempts=1_000_000,
                     first_wait=0.3,
@@ -157,7 +169,16 @@ class Remote:
                 raise RemoteAway(error.message) from error
             return self._transport
 
-    def _connect(self, settling: bool) -> paramiko.Transport:  # noqa: FBT001 - computed at the one call
+    def _attempt(self, settling: bool) -> paramiko.Transport:  # noqa: FBT001 - computed at the one call
+        try:
+            return self._connect(settling)
+        except RemoteTrouble:
+            if time.monotonic() >= self._looked + _LOOK:
+                self._look()
+                self._looked = time.monotonic()
+            raise
+
+    def _connect(self, settling: bool) -> paramiko.Transport:  # noqa: FBT001 - as above
         expected = self.login.expected()
         key = _pkey(self.login)
         with self._translated():
