@@ -54,6 +54,11 @@ class Judged:
     named: bool = False
     goes: bool = False
 
+    @property
+    def recipe(self) -> str:
+        """Return the recipe that made it: by its own mark, or where there is none (key pairs) by the journal."""
+        return self.thing.recipe or ", ".join(sorted(self.recipes))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:

@@ -107,7 +107,7 @@ def _row(line: tuple[Judged, int]) -> tuple[str, ...]:
     thing = one.thing
     what = thing.id if count == 1 else f"{thing.id.rpartition('.')[0]}.* ({count})"
     verdict = f"{one.verdict}, goes" if one.goes else one.verdict
-    return (what, verdict, thing.kind, _age(thing.created), thing.recipe, one.run, one.why)
+    return (what, verdict, thing.kind, _age(thing.created), one.recipe, one.run, one.why)
 
 
 def _age(created: float | None) -> str:
@@ -128,7 +128,7 @@ def _told(one: Judged) -> dict[str, Any]:
         "why": one.why,
         "goes": one.goes,
         "only_by_id": one.named,
-        "recipe": thing.recipe,
+        "recipe": one.recipe,
         "run": one.run,
         "name": thing.name,
         "state": thing.state,

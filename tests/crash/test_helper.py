@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from builder import proc
+from builder.cloud.claims import Claim
+from builder.cloud.wait import wait_until
 from builder.sandbox import lifecycle
 from tests.serving import serve
 
@@ -29,12 +32,15 @@ class Twelve:
     emi: Any
     shelf: Any
     cloud: str
+    helper: str
     words: tuple[str, ...]
     disk: Path
 
-    def run(self, number: int, *more: str, **environment: str) -> Any:
-        words = (*self.words, "--var", f"image=twelve-{number}", *more)
-        return self.emi("run", EBS_VIA_HELPER, *words, timeout=600, **environment)
+    def run(self, number: int, *, recipe: Path = EBS_VIA_HELPER, **environment: str) -> Any:
+        return self.emi("run", recipe, *self.words, "--var", f"image=twelve-{number}", timeout=600, **environment)
+
+    def start(self, number: int, recipe: Path, **environment: str) -> Any:
+        return self.emi.start("run", recipe, *self.words, "--var", f"image=twelve-{number}", **environment)
 
     def resume(self, number: int) -> None:
         """Go on: by `emi resume`, or by running the recipe again."""
@@ -81,6 +87,17 @@ class Twelve:
         assert ec2.describe_key_pairs()["KeyPairs"] == [], point
         assert [group["GroupName"] for group in ec2.describe_security_groups()["SecurityGroups"]] == ["default"], point
         assert list((self.emi.home / "leases").glob("*")) == [], point
+
+    def everything(self) -> dict[str, str]:
+        """Return all that helpers could have made: names and ids, with what says that it is the same as before."""
+        ec2 = self.shelf.client("ec2")
+        launched = [one for each in ec2.describe_instances()["Reservations"] for one in each["Instances"]]
+        found = {one["InstanceId"]: one["State"]["Name"] for one in launched if one["State"]["Name"] != "terminated"}
+        volumes = ec2.describe_volumes()["Volumes"]
+        found |= {one["VolumeId"]: one["State"] for one in volumes if one["State"] != "deleting"}
+        found |= {one["KeyName"]: one["KeyFingerprint"] for one in ec2.describe_key_pairs()["KeyPairs"]}
+        found |= {one["GroupId"]: one["GroupName"] for one in ec2.describe_security_groups()["SecurityGroups"]}
+        return found
 
     def sweep(self, choose: Callable[[list[str]], list[str]], log: Path) -> str:
         """Kill a run at each chosen moment; return what was done, in words."""
@@ -131,7 +148,7 @@ def twelve(
         url = f"http://127.0.0.1:{port}"
         told = {"helper": helper, "user": "root", "url": f"{url}/{name}", "checksum": f"{url}/SHA512SUMS", "size": 1}
         words = [word for key, value in told.items() for word in ("--var", f"{key}={value}")]
-        yield Twelve(emi, shelf(request.param), request.param, (*cloud, *words), tiny_disk)
+        yield Twelve(emi, shelf(request.param), request.param, helper, (*cloud, *words), tiny_disk)
 
 
 @pytest.mark.sweep
@@ -140,3 +157,78 @@ def test_every_change(twelve: Twelve, tmp_path: Path, capsys: Any) -> None:
     said = twelve.sweep(changes, tmp_path / "points")
     with capsys.disabled():
         print(f"\ncrash sweep of ebs-via-helper, {said}")
+
+
+def like_ours(twelve: Twelve) -> dict[str, str]:
+    """Make, as other tools do, instances, volumes, key pairs and groups that look nearly like ours; return them."""
+    before, ec2, token = twelve.everything(), twelve.shelf.client("ec2"), Claim("somebody else's").token
+    zone = ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
+    # Eucalyptus' CreateVolume knows no ClientToken, which boto3 sends by itself.
+    ec2.meta.events.register_last(
+        "before-call.ec2.CreateVolume", lambda params, **_: params["body"].pop("ClientToken", None) and None
+    )
+    for key, value in (("emi:claims", token), ("emi:claim", token.upper()), ("emi:claim", token[:-1]), ("Name", token)):
+        name = f"emi-{value}"[:255]
+        launched = ec2.run_instances(ImageId=twelve.helper, MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+        volume = ec2.create_volume(Size=1, AvailabilityZone=zone)["VolumeId"]
+        ec2.create_tags(Resources=[launched, volume], Tags=[{"Key": key, "Value": value}])
+        if name != f"emi-{token}":
+            ec2.create_key_pair(KeyName=name + key[-1])
+            ec2.create_security_group(GroupName=name + key[-1], Description="emi helper, made at 2024-05-06T07:08:09Z")
+    settled = {"running", "available"}
+    wait_until(
+        lambda: [state for one, state in twelve.everything().items() if one.startswith(("i-", "vol-"))],
+        lambda states: set(states) <= settled,
+        what="what others made",
+    )
+    return {one: state for one, state in twelve.everything().items() if one not in before}
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(1800)
+def test_gc_takes_what_killed_helpers_left_and_nothing_else(twelve: Twelve, tmp_path: Path) -> None:
+    theirs = like_ours(twelve)
+    before = twelve.everything()
+    assert len([one for one in theirs if one.startswith("i-")]) == 4
+
+    def gc(*words: str) -> dict[str, Any]:
+        done = twelve.emi("gc", *twelve.words[:2], "--json", "--older-than", "0", *words)
+        assert done.code == 0, done.err
+        return dict(json.loads(done.out))
+
+    names = [("ended", "after ec2:AttachVolume"), ("launched", "after ec2:RunInstances")]
+    for name, point in names:
+        assert twelve.run(1, recipe=renamed(tmp_path, name), EMI_CRASH_AT=point).code == -9
+    ended = twelve.everything().keys() - before.keys()
+    assert len([one for one in ended if one.startswith("i-")]) == 2
+
+    working = twelve.start(2, renamed(tmp_path, "working"), EMI_STOP_AT="after ec2:AttachVolume")
+    try:
+        wait_until(
+            lambda: Path(f"/proc/{working.pid}/stat").read_text().rpartition(")")[2].split()[0],
+            lambda state: state == "T",
+            what="a run in the middle of its work",
+        )
+        all_ = twelve.everything()
+        seen = {one["id"]: one for one in gc()["things"]}
+        assert {one for one, judged in seen.items() if judged["goes"]} == ended
+        in_progress = {one for one, judged in seen.items() if judged["verdict"] == "in progress"}
+        assert all_.keys() - before.keys() - ended <= in_progress
+        assert not seen.keys() & theirs.keys()
+        assert [one for one in seen.values() if one["goes"] and not (one["recipe"] and one["run"] and one["why"])] == []
+        assert twelve.everything() == all_  # a dry run
+        done = gc("--yes")
+        assert ({one["id"] for one in done["removed"]}, done["refused"], done["kept"]) == (ended, [], [])
+        assert twelve.everything() == {one: state for one, state in all_.items() if one not in ended}
+    finally:
+        working.kill()
+        working.communicate()
+    assert {one["id"] for one in gc("--yes")["removed"]} == all_.keys() - before.keys() - ended
+    assert twelve.everything() == before
+
+
+def renamed(place: Path, name: str) -> Path:
+    """Return the recipe under another name: its helper is another."""
+    path = place / f"{name}.yaml"
+    path.write_text(EBS_VIA_HELPER.read_text().replace("name: ebs-via-helper", f"name: {name}", 1))
+    return path
