@@ -79,6 +79,21 @@ KeepHelper = Annotated[
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run of this recipe instead of refusing.")]
 
 
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - typer's callbacks are called so
+    if asked:
+        reference.version()
+        raise typer.Exit
+
+
+@app.callback()
+def _emi(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Hold the options of `emi` itself; its help is above."""
+
+
 @app.command()
 def validate(recipe: RecipeFile, var: Variables = None) -> None:
     """Check a recipe and show every problem on its line; runs nothing."""

@@ -28,6 +28,7 @@ from builder.guest.lint.rule import SEVERITIES, Rule
 from builder.guest.lint.subject import TARGETS
 from builder.units import format_size
 from pipelines import kinds, values
+from pipelines.artifact import Helper, Volume
 from pipelines.lease import LeaseStep
 from pipelines.recipe import problems
 from pipelines.schema import schema_page
@@ -73,7 +74,7 @@ def step_reference(kind: str) -> str:
 def describe(kind: str, step: Step[Any]) -> str:
     """Return the reference of a step, wherever it comes from, as Markdown."""
     first, rest = _docstring(type(step))
-    shape = next(words for base, words in _SHAPES.items() if isinstance(step, base))
+    way = _way(step)
     takes = " or ".join(dict.fromkeys(taken.noun for taken in step.accepts)) or "nothing"
     lines = [
         f"## `{kind}`",
@@ -81,7 +82,7 @@ def describe(kind: str, step: Step[Any]) -> str:
         first,
         "",
         *([rest, ""] if rest else []),
-        f"Takes {takes}, returns {step.returns.noun}. It {shape}.",
+        f"Takes {takes}, returns {step.returns.noun}. It {way}.",
         "",
     ]
     rows = list(_rows(step.options))
@@ -90,6 +91,12 @@ def describe(kind: str, step: Step[Any]) -> str:
     else:
         lines += ["It has no options.", ""]
     return "\n".join(lines)
+
+
+def _way(step: Step[Any]) -> str:
+    if isinstance(step, LocalStep) and {Helper, Volume} & set(step.accepts):
+        return "works on a helper instance"
+    return next(words for base, words in _SHAPES.items() if isinstance(step, base))
 
 
 def steps_page() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
 
 from builder.errors import HostError, UsageError
@@ -53,13 +54,23 @@ def _show_run(run: Run, report: Path, *, as_json: bool) -> None:
     if not report.is_file():
         ui.say("  no report yet" if run.status == "running" else "  no report")
         return
-    for step in json.loads(report.read_text())["steps"]:
+    told = json.loads(report.read_text())
+    for step in told["steps"]:
         ui.say(f"  {step['step']:<24} {step['how']:<8} {step['seconds']:8.1f} s  {ui.summary_of(step['result'])}")
+    for lease in told.get("leases", ()):  # reports of old have none
+        ui.say(
+            f"  {lease['step']:<24} {lease['how']:<8} {lease['seconds']:8.1f} s  {lease['resource']}, {lease['end']}"
+        )
     ui.say(f"  report: {report}")
 
 
 def _run_row(run: Run) -> tuple[str, ...]:
     return run.run, run.recipe, run.target, run.status, (run.error or "").partition("\n")[0]
+
+
+def version() -> None:
+    """Print which emi this is."""
+    ui.say(f"emi {metadata.version('emi-pipelines')}")
 
 
 def steps(kind: str | None) -> None:

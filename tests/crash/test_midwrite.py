@@ -89,6 +89,9 @@ class Writing:
         assert {one["State"]["Name"] for one in launched} <= {"terminated"}
         assert ec2.describe_volumes()["Volumes"] == []
         assert ec2.describe_key_pairs()["KeyPairs"] == []
+        run = max(path.name for path in (self.emi.home / "runs").glob("*-midwrite-*"))
+        told = self.emi("status", run).out
+        assert re.search(r"volume .* vol-\w+, released", told), told
 
 
 def sent(out: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
@@ -220,3 +221,8 @@ def test_the_tree_drawn_in_the_module_is_the_tree() -> None:
     names = [line.split("─ ")[-1].split()[0] for line in drawn.splitlines() if "─ " in line]
     real = [error.__name__ for _, error in docs.error_classes() if error.__module__ == "builder.errors"]
     assert ["EmiError", *names] == real
+
+
+def test_the_command_says_which_version_it_is(emi) -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (emi("--version").code, emi("--version").out) == (0, f"emi {declared}\n")
