@@ -96,6 +96,12 @@ class Done:
         assert found["event"] == "run.finished"
         return found
 
+    def sent(self) -> int:
+        """Return how many bytes the run's `write` has sent to its helper, as its last note says."""
+        notes = [event["text"] for event in self.events() if event["event"] == "step.note"]
+        (found,) = filter(None, (re.search(r"written, ([\d.]+) (B|KiB|MiB|GiB) sent", note) for note in notes))
+        return int(float(found[1]) * {"B": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}[found[2]])
+
 
 @dataclass(frozen=True)
 class Emi:

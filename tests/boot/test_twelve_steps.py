@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from tests.serving import serve
 
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(7200)]
 
+MIB = 1 << 20
 RECIPES = Path(__file__).parents[2] / "recipes"
 LIKE_EUCALYPTUS = ("--cloud", "sandbox:eucalyptus")
 PATIENCE = 1800  # seconds, for what a guest under emulation does on a machine that has other work
@@ -68,6 +71,18 @@ class Lab:
         assert done.code == 0, done.err
         outputs: dict[str, Any] = done.last()["outputs"]
         return outputs
+
+    def written(self) -> int:
+        """Return how many bytes are there of the volumes' files."""
+        files = (self.endpoint.directory / "volumes").glob("*/data")
+        return max((file.stat().st_blocks * 512 for file in files), default=0)
+
+    def guest(self) -> int:
+        """Return the process of the one guest that runs."""
+        commands = {entry.parent: entry.read_bytes() for entry in Path("/proc").glob("[0-9]*/cmdline")}
+        ours = os.fsencode(self.endpoint.directory / "machines")
+        (found,) = [path for path, words in commands.items() if words.startswith(b"qemu-system") and ours in words]
+        return int(found.name)
 
     def has_the_bytes(self, snapshot: str) -> None:
         size = self.disk.stat().st_size
@@ -177,3 +192,28 @@ def test_an_image_from_here_is_written_through_the_helper(lab: Lab, tmp_path: Pa
     lab.nothing_is_left()
     lab.has_the_bytes(made["snapshot"])
     lab.boots_and_lets_us_in(made["image"])
+
+
+def test_a_guest_that_is_killed_in_mid_write(lab: Lab, tmp_path: Path) -> None:
+    """The run says why it ends; the next takes another guest and the same volume, and sends what is missing."""
+    recipe = tmp_path / "killed.yaml"
+    recipe.write_text(FROM_HERE.replace("ebs-from-here", "killed"))
+    told = {"helper": lab.helper, "disk": lab.upstream, "image": "killed"}
+    words = [*LIKE_EUCALYPTUS, *(word for name, value in told.items() for word in ("--var", f"{name}={value}"))]
+    process = lab.emi.start("run", recipe, "--json", *words)
+    until(lambda: lab.written() > 128 * MIB or process.poll() is not None, "a part of the image to be written")
+    (volume,) = [one["VolumeId"] for one in lab.ec2.describe_volumes()["Volumes"]]
+    os.kill(lab.guest(), signal.SIGKILL)
+    written = lab.written()
+    _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode > 1, error
+    assert "the helper answers no more" in error
+    done = lab.emi("run", recipe, "--json", *words, timeout=PATIENCE)
+    assert done.code == 0, done.err
+    data = lab.disk.stat().st_blocks * 512
+    assert done.sent() <= data - written * 9 // 10, (done.sent(), data, written)
+    made = done.last()["outputs"]
+    (snapshot,) = lab.ec2.describe_snapshots(SnapshotIds=[made["snapshot"]])["Snapshots"]
+    assert snapshot["VolumeId"] == volume
+    lab.nothing_is_left()
+    lab.has_the_bytes(made["snapshot"])

@@ -6,7 +6,6 @@ Run after run ends with one image of the disk's bytes, and what was written is n
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import re
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 
 from builder.sandbox import lifecycle
+from tests.conftest import Done
 
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(1800)]
 
@@ -75,7 +75,7 @@ class Writing:
         """Run again, which must succeed; return the bytes that were sent."""
         done = self.emi("run", self.recipe, "--json", *self.words, timeout=900)
         assert done.code == 0, done.err
-        return sent(done.out)
+        return int(done.sent())
 
     def require_one(self) -> None:
         ec2 = self.shelf.client("ec2")
@@ -92,13 +92,6 @@ class Writing:
         run = max(path.name for path in (self.emi.home / "runs").glob("*-midwrite-*"))
         told = self.emi("status", run).out
         assert re.search(r"volume .* vol-\w+, released", told), told
-
-
-def sent(out: str) -> int:
-    """Return what the write of a run has sent, in bytes, as its last note says."""
-    notes = [event["text"] for event in map(json.loads, out.splitlines()) if event["event"] == "step.note"]
-    (found,) = [found for note in notes if (found := re.search(r"written, ([\d.]+) (B|KiB|MiB|GiB) sent", note))]
-    return int(float(found[1]) * {"B": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}[found[2]])
 
 
 def below(pid: int) -> list[int]:
@@ -177,5 +170,5 @@ def test_a_cut_of_the_connection_alone_ends_no_run(writing: Writing) -> None:
     out, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, error
     assert "going on after" in out
-    assert sent(out) <= SIZE + written // 10
+    assert Done(0, out, error).sent() <= SIZE + written // 10
     writing.require_one()
