@@ -70,6 +70,7 @@ class Booted:
     machine: Machine
     shell: Shell
     stranger: Callable[[str], Remote]  # the same way in, for another login
+    began: float  # by the monotonic clock, in seconds
 
 
 @pytest.fixture
@@ -103,6 +104,7 @@ def boot(tmp_path: Path) -> Iterator[Callable[..., Booted]]:
         disk = Disk(volume_id="vol-0fedcba9876543210", path=root, serial="vol0fedcba9876543210")
         place = tmp_path / "machines" / INSTANCE
         spec = MachineSpec(instance_id=INSTANCE, directory=place, disks=(disk,), metadata=lambda: facts, **how)
+        began = time.monotonic()
         machine = driver.start(spec)
 
         def remote(user: str) -> Remote:
@@ -110,7 +112,7 @@ def boot(tmp_path: Path) -> Iterator[Callable[..., Booted]]:
             remotes.append(made := Remote(login, patience=PATIENCE))
             return made
 
-        return Booted(machine, Shell(remote("debian")), remote)
+        return Booted(machine, Shell(remote("debian")), remote, began)
 
     yield boot
     for remote in remotes:
@@ -131,9 +133,11 @@ def said(booted: Booted, command: str) -> str:
     return done.stdout.decode().strip()
 
 
-def is_a_helper(booted: Booted, *, device: str, size: str) -> None:
-    """Expect what every step that uses a helper expects; it is off afterwards."""
+def is_a_helper(booted: Booted, capsys: pytest.CaptureFixture[str], *, device: str, size: str) -> None:
+    """Expect what every step that uses a helper expects; say how soon it was there."""
     assert said(booted, "sudo -n true") == "", booted.machine.console().decode(errors="replace")[-3000:]
+    with capsys.disabled():
+        print(f"\nthe first command was answered {time.monotonic() - booted.began:.0f} s after the start")
     until(lambda: said(booted, "test -e /run/done && echo done || true"), "the user-data's commands")
     for command, wanted in (
         ("cat /run/user-data", "ip-10-0-0-7"),
@@ -179,19 +183,19 @@ def copied(image: Path, place: Path) -> Path:
 
 
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
-def test_the_disk(images, boot, tmp_path, firmware):
+def test_the_disk(images, boot, tmp_path, capsys, firmware):
     disk = copied(images.disk, tmp_path)
     with open(disk, "rb+") as file:
         file.truncate(6 << 30)  # a larger volume than the image asks for
     booted = boot(disk, bus="nvme", firmware=firmware)
-    is_a_helper(booted, device="/dev/nvme0n1p1", size="6G")
+    is_a_helper(booted, capsys, device="/dev/nvme0n1p1", size="6G")
     comes_and_goes(booted, tmp_path / "volume", eucalyptus=False)
     goes_off(booted)
 
 
-def test_the_root_with_kernel_and_ramdisk(images, boot, tmp_path):
+def test_the_root_with_kernel_and_ramdisk(images, boot, tmp_path, capsys):
     trio = {"kernel": images.kernel, "ramdisk": images.ramdisk, "command_line": "root=/dev/vda ro console=ttyS0"}
     booted = boot(copied(images.root, tmp_path), eucalyptus=True, **trio)
-    is_a_helper(booted, device="/dev/vda", size="4G")
+    is_a_helper(booted, capsys, device="/dev/vda", size="4G")
     comes_and_goes(booted, tmp_path / "volume", eucalyptus=True)
     goes_off(booted)
