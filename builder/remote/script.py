@@ -11,6 +11,25 @@ from builder.errors import RemoteFailed, RemoteTrouble
 from builder.remote.command import Said, Shell
 from builder.retry import retrying
 
+# $1 a directory of ours. A script that was killed may have left something mounted in it, the machine's own /dev or a
+# volume: rm would empty that. Whatever cannot be let go of keeps the directory; in mountinfo \040 is a space.
+_REMOVE = """\
+parent=$(cd "${1%/*}/" && pwd -P) || exit 1
+place=$parent/${1##*/}
+mounted() {
+    while read -r _ _ _ _ at _; do
+        case $at in "$place" | "$place"/*) printf '%s\\n' "$at" ;; esac
+    done </proc/self/mountinfo
+}
+found=$(mounted)
+printf '%s\\n' "$found" | while read -r at; do
+    [ -z "$at" ] || umount -l "$(printf '%b' "$at")" 2>/dev/null
+done
+left=$(mounted)
+[ -z "$left" ] || { echo "not removed, since something is mounted there:" $left >&2; exit 1; }
+rm -rf -- "$1"
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
@@ -28,11 +47,14 @@ class Script:
 def workplace(shell: Shell, directory: str, *, root: bool) -> Iterator[str]:
     """Give an empty directory there, for the login alone; removed at the end where the machine can be reached.
 
-    What a killed run left in it goes; with `root` also what only root may remove.
+    What a killed run left in it goes; with `root` also what only root may remove. What is mounted in it is unmounted,
+    never removed; where that cannot be done the directory stays.
     """
 
     def remove() -> None:
-        shell.run(["rm", "-rf", "--", directory], root=root, timeout=600)
+        shell.script(
+            shlex.join(["sh", "-c", _REMOVE, "sh", directory]), root=root, timeout=600, shown=f"removal of {directory}"
+        )
 
     def make() -> None:
         remove()
