@@ -46,13 +46,13 @@ class Running:
         self._remote = remote
         self._root = root
         self._shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]} …"
-        self._deadline = time.monotonic() + timeout
         self._timeout = timeout
         self._mark = secrets.token_hex(12)
         self._group = ""  # the process group there, once the mark has come
         self._begun = False
         self._before = b""
         self._channel = remote.session()
+        self._deadline = time.monotonic() + timeout  # from here on: a machine that boots may take longer than that
         inner = f"printf '\\n%s %s\\n' {self._mark} $$; printf '\\n%s\\n' {self._mark} >&2; {_SETTING}; "
         command = f"exec sh -c {shlex.quote(inner + ('' if streams else _WATCH + '; ') + script)}"
         if root:

@@ -1,4 +1,5 @@
 import socket
+import time
 
 import pytest
 from machine import ADDRESS, free_port, machine
@@ -93,6 +94,16 @@ def test_a_machine_that_boots_is_waited_for(tmp_path, server):
             first, _ = listener.accept()
         first.close()
         pool.Background(lambda: _forward(port, server.port))  # ends with its connection, or with this process
+        assert said.result(30).stdout == b"up\n"
+        remote.close()
+
+
+def test_the_time_that_a_machine_takes_to_answer_is_not_the_command_s(server):
+    port = free_port()
+    with server.remote(port=port, patience=30) as remote:
+        said = pool.Background(lambda: Shell(remote).run(["echo", "up"], timeout=1))
+        time.sleep(1.5)
+        pool.Background(lambda: _forward(port, server.port))
         assert said.result(30).stdout == b"up\n"
         remote.close()
 
