@@ -37,6 +37,7 @@ done
 for link in "$r"/dev/disk/by-id/*; do
     [ ! -L "$link" ] || printf 'link %s %s\\n' "${link##*/}" "$(readlink "$link")"
 done
+for member in "$r"/sys/fs/btrfs/*/devices/*; do say member "$member/dev"; done
 while read -r _ _ number _ where _; do echo "mount $number $where"; done <"$r/proc/self/mountinfo"
 while read -r file _; do echo "swap $file"; done <"$r/proc/swaps"
 echo end
@@ -88,6 +89,7 @@ def read(shell: Shell, prefix: str = "") -> Listing:
 def parse(text: str) -> Listing:
     """Return what the listing command printed as values."""
     boot, found, mounts, swaps = "", [], [], []
+    members: list[str] = []
     links: list[tuple[str, str]] = []
     for line in text.split("\n"):  # splitlines would cut at a form feed, which a SCSI page may hold
         word, _, rest = line.partition(" ")
@@ -102,9 +104,11 @@ def parse(text: str) -> Listing:
             mounts.append(rest.split(" ", 1))
         elif word == "swap":
             swaps.append(rest.rsplit("/", 1)[-1])
+        elif word == "member":  # a mounted btrfs has a number of its own in mountinfo, and is no holder
+            members.append(rest.strip())
         elif found and word != "end":
             found[-1].told(word, rest.strip())
-    return Listing(boot_id=boot, devices=tuple(raw.device(links, mounts, swaps) for raw in found if raw.size))
+    return Listing(boot_id=boot, devices=tuple(raw.device(links, mounts, swaps, members) for raw in found if raw.size))
 
 
 class _Raw:
@@ -130,9 +134,12 @@ class _Raw:
         elif value:
             self.words.setdefault(word, value)
 
-    def device(self, links: list[tuple[str, str]], mounts: list[list[str]], swaps: list[str]) -> Device:
+    def device(
+        self, links: list[tuple[str, str]], mounts: list[list[str]], swaps: list[str], members: list[str]
+    ) -> Device:
         names = {self.name, *self.partitions}
         uses = [f"mounted at {where}" for number, where in mounts if number in self.numbers]
+        uses += ["part of a btrfs that is mounted"] if not set(members).isdisjoint(self.numbers) else []
         uses += [f"swap on {swap}" for swap in swaps if swap in names]
         uses += [f"held by {holder}" for holder in self.holders]
         uses += ["read-only"] if self.words.get("ro") == "1" else []

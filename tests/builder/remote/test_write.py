@@ -107,6 +107,21 @@ def test_a_device_in_use_is_never_written(server, reader, loops, tmp_path):
     assert Path(device).read_bytes() == before
 
 
+def test_a_device_of_a_mounted_btrfs_is_never_written(server, reader, loops, tmp_path):
+    device, other = loops.attach(128 * MIB), loops.attach(128 * MIB)
+    proc.run(["mkfs.btrfs", "-q", "-d", "raid1", "-m", "raid1", device, other])
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    shell = server.shell()
+    shell.run(["mount", "-o", f"device={other}", device, str(mounted)])
+    try:
+        for each in (device, other):  # the mount names one of them only
+            with pytest.raises(DeviceDoubtful, match="in use: part of a btrfs that is mounted"):
+                write(reader, shell, each, blank=True)
+    finally:
+        shell.run(["umount", str(mounted)])
+
+
 def test_a_write_goes_on_after_cuts_and_sends_little_again(server, proxy, reader, loops, image, notes):
     device = loops.attach(32 * MIB)
     shell = server.shell(port=proxy.port, patience=30)
