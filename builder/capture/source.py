@@ -42,7 +42,8 @@ while read -r _ _ n inner place rest; do
     number=$n device=$3 within=$inner
 done </proc/self/mountinfo
 [ -n "$number" ] || { echo "nothing is mounted at $1" >&2; exit 1; }
-link=$(readlink -f "/sys/dev/block/$number" 2>/dev/null) && device=/dev/${link##*/}
+# A btrfs has a number of its own, under which there is no disk: then the device that it names is right.
+[ ! -e "/sys/dev/block/$number" ] || { link=$(readlink -f "/sys/dev/block/$number") && device=/dev/${link##*/}; }
 [ -b "$device" ] || { echo "$1 lies on $device, which is no disk" >&2; exit 1; }
 name=$(readlink -f "$device")
 echo "device $name"

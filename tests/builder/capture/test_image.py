@@ -95,6 +95,26 @@ def test_the_same_machine_gives_the_same_bytes_and_nothing_is_left_there(system,
     assert "/boot/vmlinuz-6" not in listed(tmp_path / "one.raw")
 
 
+def test_a_btrfs_is_captured_too(server, loops, tmp_path):
+    tree, root = tmp_path / "tree", server.directory / "btrfs"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc/hostname").write_text("web-1\n")
+    root.mkdir()
+    disk = loops.attach(128 << 20)
+    proc.run(["mkfs.btrfs", "-q", "-L", "cloudroot", "--rootdir", tree, disk])
+    shell = server.shell()
+    shell.run(["mount", disk, str(root)])
+    (tmp_path / "scratch").mkdir()
+    try:
+        capture(Wanted(path=str(root)), shell, tmp_path / "root.raw", now=NOW, scratch=tmp_path / "scratch")
+    finally:
+        shell.run(["umount", str(root)])
+    with RawReader(tmp_path / "root.raw") as reader:
+        found = probe(reader)
+    assert (found.type, found.label) == ("ext4", "cloudroot")
+    assert "/etc/hostname" in listed(tmp_path / "root.raw")
+
+
 def test_what_cannot_be_captured_is_told(system, tmp_path):
     (tmp_path / "scratch").mkdir()
 
