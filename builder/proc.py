@@ -154,7 +154,12 @@ def start(
 
 
 def end(process: Process, *, grace: float = 2) -> None:
-    """End a program we started and everything in its process group; return when it is gone."""
+    """End a program we started and everything in its process group; return when it is gone.
+
+    One whose status is known already is left alone: its number may be another program's by now.
+    """
+    if process.returncode is not None:
+        return
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

@@ -150,6 +150,16 @@ def test_it_can_end_itself(machine, command):
     assert not machine.alive()
 
 
+def test_what_has_the_number_of_a_machine_that_ended_is_left_alone(light, machine):
+    machine.power_down()
+    eventually(lambda: machine.state() == "off")
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+        machine._process.pid = stranger.pid
+        light.close()
+        assert stranger.poll() is None
+        stranger.kill()
+
+
 def test_power_down_and_being_killed_are_told_apart(light, make_spec):
     machine = light.start(make_spec(metadata=ours))
     assert machine.state() == "running"
