@@ -159,9 +159,11 @@ def remove_deleted(cloud: Cloud, volumes: Iterable[Volume]) -> None:
 
 def _sent(cloud: Cloud, instance: Instance, goal: _Goal, *, forced: bool) -> Instance:
     now = time.time()
-    sent = replace(instance, goal=goal, since=now, arrived=None, why="", forced=forced)
+    # What runs machines now brings it there: the driver that it was stopped with may be another one's, or none.
+    driver = cloud.machines.driver
+    sent = replace(instance, goal=goal, since=now, arrived=None, why="", forced=forced, driver=driver)
     if goal == "running":
-        return replace(sent, reason="", launch_time=now, driver=cloud.machines.driver)
+        return replace(sent, reason="", launch_time=now)
     moment = time.strftime("%Y-%m-%d %H:%M:%S GMT", time.gmtime(now))
     return replace(sent, reason=f"User initiated ({moment})")
 

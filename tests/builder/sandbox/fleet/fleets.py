@@ -18,9 +18,9 @@ _PATIENCE = 300  # seconds: a busy machine is slow
 _NUMBERS = itertools.count()
 
 
-def until(condition):
+def until(condition, patience=_PATIENCE):
     """Return what the condition gives, once it gives something; fail when it does not for very long."""
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + patience
     while not (found := condition()):
         assert time.monotonic() < end, "it never came to pass"
         time.sleep(0.05)

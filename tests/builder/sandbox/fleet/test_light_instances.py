@@ -144,3 +144,29 @@ def test_machines_end_with_the_sandbox(account, instance):
     assert (stopped["State"]["Name"], "PublicIpAddress" in stopped) == ("stopped", False)
     assert stopped["StateReason"]["Code"] == "Server.ScheduledStop"
     assert not list(Path(account.running.directory, "machines").iterdir())
+
+
+def test_an_instance_ends_also_where_machines_are_given_up_or_taken_up_again(make_sandbox):
+    account = Account(make_sandbox(machines="light"))
+    machines = account.run(account.image())
+    account.reaches(machines, "running")
+    account.ec2.stop_instances(InstanceIds=[machines])
+    account.reaches(machines, "stopped")
+    root = account.described(machines)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
+
+    def start_with(driver):
+        lifecycle.stop(account.running.directory)
+        account.running.options["machines"] = driver
+        account.again()
+
+    start_with("none")
+    account.ec2.terminate_instances(InstanceIds=[machines])
+    until(lambda: account.described(machines)["State"]["Name"] == "terminated", patience=10)
+    until(lambda: root not in [one["VolumeId"] for one in account.ec2.describe_volumes()["Volumes"]], patience=10)
+    record = account.run(account.image())
+    account.reaches(record, "running")
+    start_with("light")
+    account.ec2.stop_instances(InstanceIds=[record])
+    account.reaches(record, "stopped")
+    account.ec2.terminate_instances(InstanceIds=[record])
+    account.reaches(record, "terminated")
