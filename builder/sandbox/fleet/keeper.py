@@ -45,7 +45,7 @@ class Keeper:
         self._start, self._spec, self._over = start, spec, over
         self._changed = pool.Condition()
         self._nudged, self._ended, self._killed = False, False, False
-        self._rest, self._rested = False, False
+        self._resting, self._rested = 0, False  # how many calls want the guest at rest; whether it is
         self._console: bytes | None = None
         self._asked: dict[str, float] = {}  # when a volume was last asked for, or let go
         self._power = _Button()
@@ -69,16 +69,18 @@ class Keeper:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Have the guest shut down within the block, and started again after it."""
+        """Have the guest shut down within the block, and started again after the last of those that are open."""
         with self._changed:
-            self._rest = self._nudged = True
+            self._resting += 1
+            self._nudged = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._rested or self._ended)
         try:
             yield
         finally:
             with self._changed:
-                self._rest = self._rested = False
+                self._resting -= 1
+                self._rested = self._rested and self._resting > 0
                 self._nudged = True
                 self._changed.notify_all()
 
@@ -105,7 +107,7 @@ class Keeper:
             return True
         if instance.goal != "running":
             return self._bring_down(instance)
-        if self._rest:
+        if self._resting:
             self._bring_to_rest()
             return False
         if self.machine is None:
@@ -163,7 +165,7 @@ class Keeper:
             self._cut()
             self.held = held  # its volumes are still the instance's own, and nobody else's
         with self._changed:
-            self._rested = True
+            self._rested = self._resting > 0  # else the last call has left meanwhile
             self._changed.notify_all()
 
     def _cut(self) -> None:

@@ -27,7 +27,7 @@ class Instance(Record):
     computed from these and the clock, so that no timer has to survive a crash. Which volumes are attached to it is
     written in the records of the volumes, and there alone. A terminated instance stays as a tombstone.
 
-    `driver` is what has run its machine since its latest start; with one, its goal is reached at `arrived` and not
+    `driver` is what runs its machine, as of its latest transition; with one, its goal is reached at `arrived` and not
     before, whatever the clock says: None is the order to bring it there.
     """
 
