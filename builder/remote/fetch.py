@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from builder.digest import BLOCK
 from builder.errors import (
@@ -60,7 +60,7 @@ right && exit 0
 if command -v curl >/dev/null; then
     curl -fsSL --retry 3 -C - -o got -- "$url" || { rm -f got; curl -fsSL --retry 3 -o got -- "$url"; } || failed
 elif command -v wget >/dev/null; then
-    wget -q -c -O got -- "$url" || failed
+    wget -nv -c -O got -- "$url" || failed  # -q would keep the reason to itself
 else
     "$python" -c 'import shutil, sys, urllib.request as u
 shutil.copyfileobj(u.urlopen(sys.argv[1]), open("got", "wb"))' "$url" || failed
@@ -119,7 +119,12 @@ def fetch_and_write(
         target = Target.prepare(shell, able, path() if callable(path) else path, size)
         return _written(shell, raw, target, blank=target.new or (blank and first), progress=progress)
 
-    done = _going_on(attempt, progress, anew=callable(path))
+    try:
+        done = _going_on(attempt, progress, anew=callable(path))
+    except (ChecksumMismatch, FormatRefused):  # no later attempt can use what is there
+        with suppress(RemoteFailed, RemoteTrouble):
+            shell.run(["rm", "-rf", "--", directory])
+        raise
     if expected is not None and done.digest != expected:
         raise ChecksumMismatch(f"{source.url} has the content {done.digest}, not {expected}")
     retrying(lambda: shell.run(["rm", "-rf", "--", directory]), attempts=4)
@@ -176,12 +181,19 @@ def _to_raw(shell: Shell, able: Abilities, source: Source, directory: str) -> tu
         return image, int(shell.script(f"wc -c <{shlex.quote(image)}", timeout=60).stdout)
     info = ["qemu-img", "info", "--output=json", "-f", source.format, image]
     told = json.loads(shell.run(info, timeout=60).stdout)
-    named = told.get("backing-filename") or told.get("format-specific", {}).get("data", {}).get("data-file")
-    if named:
+    if named := _names(told, image):
         raise FormatRefused(f"{source.url} names another file, {named}, which a download must not")
     raw = f"{directory}/raw"
     shell.run(["qemu-img", "convert", "-f", source.format, "-O", "raw", image, raw], timeout=6 * _HOURS)
     return raw, int(told["virtual-size"])
+
+
+def _names(told: Mapping[str, Any], image: str) -> str:
+    """Return another file that an image would be read from, as `qemu-img info` tells it, or nothing."""
+    data = told.get("format-specific", {}).get("data", {})
+    extents = (str(extent.get("filename", "")) for extent in data.get("extents", ()))  # a VMDK's pieces
+    others = [told.get("backing-filename"), data.get("data-file"), *(name for name in extents if name != image)]
+    return next((str(name) for name in others if name), "")
 
 
 def _copy(shells: list[Shell], origin: Target, target: Target, *, blank: bool, progress: Progress) -> Written:

@@ -81,6 +81,7 @@ def test_a_download_with_another_checksum_is_not_written(server, mirror, loops):
         fetch_and_write(wanted, server.shell(), device, scratch=str(server.directory))
     with open(device, "rb") as disk:
         assert not any(disk.read())
+    assert not list(server.directory.glob("emi-fetch-*"))
 
 
 def test_an_image_that_names_other_files_is_refused(server, mirror, loops, image):
@@ -88,6 +89,23 @@ def test_an_image_that_names_other_files_is_refused(server, mirror, loops, image
     proc.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", overlay, "1M"])
     with pytest.raises(FormatRefused, match="names another file, /etc/shadow"):
         fetch_and_write(source(mirror, "disk.qcow2", "qcow2"), server.shell(), loops.attach(MIB), scratch="/var/tmp")
+
+
+def test_a_vmdk_whose_pieces_are_other_files_is_refused_and_others_are_taken(server, mirror, loops, image):
+    words = 'version=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 1 FLAT "/etc/passwd" 0\n'
+    (mirror[0] / "disk.vmdk").write_text(f"# Disk DescriptorFile\n{words}")
+    scratch = server.directory
+    with pytest.raises(FormatRefused, match="names another file, /etc/passwd"):
+        fetch_and_write(source(mirror, "disk.vmdk", "vmdk"), server.shell(), loops.attach(MIB), scratch=str(scratch))
+    assert not list(scratch.glob("emi-fetch-*"))
+    for shape in ("monolithicSparse", "streamOptimized"):
+        options = ["-O", "vmdk", "-o", f"subformat={shape}"]
+        proc.run(["qemu-img", "convert", *options, image, mirror[0] / "disk.vmdk"])
+        wanted = source(mirror, "disk.vmdk", "vmdk")
+        done = fetch_and_write(wanted, server.shell(), loops.attach(32 * MIB), scratch=str(scratch))
+        proc.run(["qemu-img", "convert", "-O", "raw", mirror[0] / "disk.vmdk", mirror[0] / "disk.raw"])
+        with open_image(mirror[0] / "disk.raw", "raw") as reader:
+            assert done.digest == content_digest(reader)
 
 
 def test_a_file_that_is_not_there_and_a_machine_without_the_tools_are_told(server, bare, mirror, loops):
@@ -98,6 +116,22 @@ def test_a_file_that_is_not_there_and_a_machine_without_the_tools_are_told(serve
         fetch_and_write(wanted, bare.shell(), loops.attach(MIB))
     with pytest.raises(RemoteError, match="lacks qemu-img"):
         fetch_and_write(Source(url="x", checksum=NOTHING, format="qcow2"), bare.shell(), loops.attach(MIB))
+
+
+def test_wget_s_reason_is_told(bare, mirror, loops):
+    wget = bare.directory / "programs/wget"
+    wget.symlink_to("/usr/bin/wget")
+    try:
+        wanted = Source(url=f"{mirror[1]}/none", checksum=NOTHING, format="raw")
+        with pytest.raises(RemoteFailed, match=r"(?s)download of .*none.*404"):
+            fetch_and_write(wanted, bare.shell(), loops.attach(MIB), scratch=str(bare.directory))
+        (mirror[0] / "disk.raw").write_bytes(b"y" * MIB)
+        device = loops.attach(MIB)
+        fetch_and_write(source(mirror, "disk.raw", "raw"), bare.shell(), device, scratch=str(bare.directory))
+        with open(device, "rb") as disk:
+            assert disk.read() == b"y" * MIB
+    finally:
+        wget.unlink()
 
 
 def test_a_place_that_somebody_else_has_made_is_not_used(server, mirror, loops):
