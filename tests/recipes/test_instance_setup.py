@@ -183,11 +183,13 @@ write_files:
   - {{path: /opt/a, content: text, permissions: '0750'}}
   - {{path: /opt/b, content: {packed}, encoding: gz+b64}}
   - {{path: /opt/a, content: more, append: true, permissions: '0750'}}
+  - {{path: /opt/c, content: !!binary AAH/, permissions: 0600}}
 power_state: {{mode: poweroff, delay: 30, message: it is late}}
 """)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [(root / "opt" / name).read_bytes() for name in "ab"] == [b"textmore", b"packed"]
-    assert (root / "opt/a").stat().st_mode & 0o777 == 0o750
+    assert (root / "opt/c").read_bytes() == b"\0\1\xff"
+    assert [(root / "opt" / name).stat().st_mode & 0o777 for name in "abc"] == [0o750, 0o644, 0o600]
     assert "shutdown -P +30 'it is late'\n" in (root / STATE / "later-3-power_state").read_text()
 
 

@@ -272,7 +272,8 @@ def _write_files(root: Path, files: list[object]) -> None:
     import shutil
 
     for entry in files:
-        content, encoding = str(entry.get("content", "")).encode(), str(entry.get("encoding", ""))  # type: ignore[attr-defined]
+        content, encoding = entry.get("content", ""), str(entry.get("encoding", ""))  # type: ignore[attr-defined]
+        content = content if isinstance(content, bytes) else str(content).encode()  # bytes: YAML's !!binary
         if any(word in encoding for word in ("b64", "base64", "gz+b64")):
             content = base64.b64decode(content)
         if encoding.startswith(("gz", "gzip")):
@@ -281,7 +282,8 @@ def _write_files(root: Path, files: list[object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab" if entry.get("append") else "wb") as file:  # type: ignore[attr-defined]
             file.write(content)
-        path.chmod(int(str(entry.get("permissions", "0644")), 8))  # type: ignore[attr-defined]
+        mode = entry.get("permissions", 0o644)  # type: ignore[attr-defined]
+        path.chmod(mode if isinstance(mode, int) else int(mode, 8))  # YAML reads 0600 without quotes as that number
         if owner := entry.get("owner"):  # type: ignore[attr-defined]
             user, _, group = owner.partition(":")
             shutil.chown(path, user, group or None)
