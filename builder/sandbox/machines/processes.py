@@ -13,6 +13,8 @@ from typing import Any
 
 from builder import pool, proc
 
+# The programs that machines are started with, which name their directory; somebody's `tail -f console` is none of them.
+_PROGRAMS = (b"setpriv", b"qemu-system-x86_64", b"unshare", b"sh")
 _GONE = 10_000  # milliseconds that a killed process may take to be gone
 
 
@@ -45,7 +47,7 @@ def prepare(directory: Path, *, keep: Sequence[str] = ()) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """End every process whose command line names a file below the directory, and empty the directory.
+    """End every process of a machine whose command line names a file below the directory, and empty the directory.
 
     The kernel has ended them already, but for one that was just being started when its parent was killed.
     """
@@ -66,7 +68,7 @@ def _names(number: int, begin: str) -> bool:
         words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return any(word.startswith(os.fsencode(begin)) for word in words)
+    return os.path.basename(words[0]) in _PROGRAMS and any(word.startswith(os.fsencode(begin)) for word in words)  # noqa: PTH119 - bytes
 
 
 def _kill(number: int, begin: str) -> None:

@@ -177,11 +177,17 @@ def test_kill_9_leaves_files_alone_and_the_next_start_removes_these(qemu, tmp_pa
     assert list(directory.iterdir()) == []
 
 
-def test_a_sweep_ends_what_was_just_being_started(qemu, tmp_path):
+def test_a_sweep_ends_what_was_just_being_started_and_nobody_else_s(qemu, tmp_path):
     directory = tmp_path / "machines" / INSTANCE
     directory.mkdir()
+    (directory / "console").touch()
     code = "import time; time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", code, directory / "pid"]) as left:
+    with (
+        subprocess.Popen(["sh", "-c", "read -r _", directory / "pid"], stdin=subprocess.PIPE) as left,
+        subprocess.Popen([sys.executable, "-c", code, directory / "console"]) as reader,
+    ):
         qemu.sweep()
         assert left.wait(60) == -signal.SIGKILL
+        assert reader.poll() is None
+        reader.kill()
     assert not directory.exists()
