@@ -181,11 +181,14 @@ def test_a_sweep_ends_what_was_just_being_started_and_nobody_else_s(qemu, tmp_pa
     directory = tmp_path / "machines" / INSTANCE
     directory.mkdir()
     (directory / "console").touch()
-    code = "import time; time.sleep(600)"
+    code = "import time; print(flush=True); time.sleep(600)"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with (
-        subprocess.Popen(["sh", "-c", "read -r _", directory / "pid"], stdin=subprocess.PIPE) as left,
-        subprocess.Popen([sys.executable, "-c", code, directory / "console"]) as reader,
+        subprocess.Popen(["sh", "-c", "echo; read -r _", directory / "pid"], **pipes) as left,
+        subprocess.Popen([sys.executable, "-c", code, directory / "console"], **pipes) as reader,
     ):
+        for each in (left, reader):  # a process has no command line in the midst of its exec
+            assert each.stdout.readline() == b"\n"
         qemu.sweep()
         assert left.wait(60) == -signal.SIGKILL
         assert reader.poll() is None
