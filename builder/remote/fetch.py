@@ -74,7 +74,7 @@ exit 99
 _COPY = """\
 while read -r first count; do
     said=$(dd if="$1" of="$2" bs="$3" skip="$first" seek="$first" count="$count" conv=notrunc 2>&1) ||
-        { echo "dd: $said" >&2; exit 1; }
+        { status=$?; echo "dd: $said" >&2; exit "$status"; }  # which tells of one that was killed
 done
 """
 

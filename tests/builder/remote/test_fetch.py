@@ -134,6 +134,29 @@ def test_wget_s_reason_is_told(bare, mirror, loops):
         wget.unlink()
 
 
+def test_a_dd_that_is_killed_is_gone_on_after(bare, mirror, loops, notes):
+    programs, once = bare.directory / "programs", bare.directory / "killed"
+    (mirror[0] / "disk.raw").write_bytes(b"z" * MIB)
+    real = (programs / "dd").readlink()
+    (programs / "wget").symlink_to("/usr/bin/wget")
+    (programs / "dd").unlink()
+    killed = f'case "$*" in *skip=*conv=notrunc) [ -e {once} ] || {{ : >{once}; kill -9 $$; }} ;; esac'
+    (programs / "dd").write_text(f'#!/bin/sh\n{killed}\nexec {real} "$@"\n')
+    (programs / "dd").chmod(0o755)
+    device = loops.attach(MIB)
+    try:
+        wanted = source(mirror, "disk.raw", "raw")
+        fetch_and_write(wanted, bare.shell(), device, scratch=str(bare.directory), progress=notes)
+    finally:
+        (programs / "wget").unlink()
+        (programs / "dd").unlink()
+        (programs / "dd").symlink_to(real)
+    assert once.exists()
+    assert any(note.startswith("going on after: ") for note in notes.notes)
+    with open(device, "rb") as disk:
+        assert disk.read() == b"z" * MIB
+
+
 def test_a_place_that_somebody_else_has_made_is_not_used(server, mirror, loops):
     (mirror[0] / "disk.raw").write_bytes(b"y" * MIB)
     wanted = source(mirror, "disk.raw", "raw")
