@@ -63,6 +63,8 @@ class Login:
         if self.known_hosts is not None:
             try:
                 known = paramiko.HostKeys(str(self.known_hosts)).lookup(named) or {}
+            except FileNotFoundError:  # nobody has logged in anywhere from here: none is known
+                known = {}
             except (OSError, paramiko.SSHException) as error:
                 raise InputError(f"{self.known_hosts} cannot be read as known hosts: {error}") from error
         if not known:

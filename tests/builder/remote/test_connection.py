@@ -31,8 +31,10 @@ def test_a_known_hosts_file_is_asked(server, tmp_path, hashed):
     with pytest.raises(HostKeyWrong):
         server.shell(pinned=(), known_hosts=known).run(["true"])
     known.write_text(f"elsewhere {server.host_key.public}\n")
-    with pytest.raises(InputError, match=r"no host key of .* is known in"):
-        server.shell(pinned=(), known_hosts=known).run(["true"])
+    for asked in (known, tmp_path / "none"):
+        with pytest.raises(InputError, match=r"no host key of .* is known in") as raised:
+            server.shell(pinned=(), known_hosts=asked).run(["true"])
+        assert f"ssh-keyscan -p {server.port} {ADDRESS}" in raised.value.hint
 
 
 def test_nobody_is_trusted_unseen(server):
