@@ -182,6 +182,7 @@ class Volume(_Artifact):
     kms_key_id: str | None = None
     helper: Helper | None = Field(default=None, description="the instance that it is attached to")
     device: str = Field(default="", description="its block device there: `/dev/…`; empty where it is not attached")
+    boot: str = Field(default="", description="the start of that instance (boot id) in which the device has that name")
     content: str | None = Field(default=None, description="`blocks:HEX` of the bytes that were written and read back")
     blocks: int | None = Field(default=None, description="blocks of 512 KiB of them that hold data")
     content_size: int | None = Field(default=None, description="how many bytes those are; zeros follow")
@@ -193,7 +194,8 @@ class Volume(_Artifact):
 
     def at(self, lease: Volume) -> Volume:
         """Return it as it is reached now, where `lease` says that it is attached."""
-        return self.model_copy(update={"helper": lease.helper, "device": lease.device, "zone": lease.zone})
+        reached = {"helper": lease.helper, "device": lease.device, "boot": lease.boot, "zone": lease.zone}
+        return self.model_copy(update=reached)
 
 
 TRANSIENT = (Helper, Volume)  # what passes when the lease that it is or lies in is released

@@ -126,7 +126,7 @@ class VolumeStep(LeaseStep[VolumeOptions]):
             raise CloudNotFound(f"volume {held} is in {record.zone}, and its helper in {helper.zone}")
         _free_of_others(cloud, record, helper, work)
         with work.remote(helper) as shell:
-            device = _attached(cloud, record, helper, shell, _edges(inputs, record, work), work)
+            device, boot = _attached(cloud, record, helper, shell, _edges(inputs, record, work), work)
         work.progress.note(f"{held} is {device} of {helper.instance_id}")
         return Volume(
             volume_id=held,
@@ -136,6 +136,7 @@ class VolumeStep(LeaseStep[VolumeOptions]):
             kms_key_id=options.kms_key_id,
             helper=helper,
             device=device,
+            boot=boot,
         )
 
     def present(self, held: str, cloud: Cloud) -> bool:
@@ -186,18 +187,23 @@ def _free_of_others(cloud: Cloud, record: VolumeRecord, helper: Helper, work: Wo
         _detach(cloud, record.volume_id, work)
 
 
-def _attached(cloud: Cloud, record: VolumeRecord, helper: Helper, shell: Shell, ours: Sequence[str], work: Work) -> str:
-    """Return the device in the helper; where no serial tells, the volume is attached anew to see what appears."""
+def _attached(
+    cloud: Cloud, record: VolumeRecord, helper: Helper, shell: Shell, ours: Sequence[str], work: Work
+) -> tuple[str, str]:
+    """Return the device in the helper and the boot in which that is its name.
+
+    Where no serial tells, the volume is attached anew to see what appears.
+    """
     wanted, able = Wanted(volume_id=record.volume_id, size=record.size << 30), abilities.ask(shell)
     if record.attached_to(helper.instance_id):
         wait_attached(cloud, record.volume_id, helper.instance_id, progress=work.progress)
         try:
-            return find(shell, able, wanted, patience=10).path
+            return find(shell, able, wanted, patience=10).path, able.boot_id
         except DeviceAbsent:
             _detach(cloud, record.volume_id, work)
     before = listing.read(shell)
     _attach(cloud, record.volume_id, helper.instance_id, work)
-    return find(shell, able, wanted, before=before, ours=ours, patience=120).path
+    return find(shell, able, wanted, before=before, ours=ours, patience=120).path, before.boot_id
 
 
 def _attach(cloud: Cloud, volume_id: str, instance_id: str, work: Work) -> None:

@@ -23,6 +23,7 @@ from pipelines.artifact import File, ImageFile, Volume
 from pipelines.step import Inputs, LocalStep, Options, Outside, Reference, Work
 
 Compression = Literal["none", "gz", "xz", "bz2", "zst"]
+_APPEARS = 60  # seconds after a new start of the helper that the device may take to appear
 
 
 class WriteOptions(Options):
@@ -145,15 +146,13 @@ class Write(LocalStep[WriteOptions]):
 
 def _finder(shell: Shell, volume: Volume) -> Callable[[], str]:
     """Return what finds the volume's device each time it is asked; without a serial, its name holds for one boot."""
-    boots: list[str] = []
     wanted = Wanted(volume_id=volume.volume_id, size=volume.size << 30)
 
     def place() -> str:
         able = abilities.ask(shell)
-        boots.append(able.boot_id)
-        same = boots[0] == able.boot_id
+        same = bool(volume.boot) and able.boot_id == volume.boot
         try:
-            return find(shell, able, wanted, patience=0 if same else 60).path
+            return find(shell, able, wanted, patience=0 if same else _APPEARS).path
         except DeviceAbsent:
             if not same or not volume.device:
                 raise

@@ -156,7 +156,9 @@ class Desk:
 
     def volume(self, device: str, size: int = 1) -> Volume:
         """Return a volume that is attached to the machine as that device."""
-        return Volume(volume_id="vol-0123456789abcdef0", size=size, zone="a", helper=self.helper, device=device)
+        boot = (self.there.directory / "boot_id").read_text().strip()
+        known = {"volume_id": "vol-0123456789abcdef0", "size": size, "zone": "a", "helper": self.helper}
+        return Volume(**known, device=device, boot=boot)
 
     def run(
         self, kind: str, source: Any, *, named: Mapping[str, Any] | None = None, user: str = "root", **told: Any

@@ -43,7 +43,7 @@ class Place:
         scratch = self.home.leases / claim.token[:32]
         scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         outside = Outside(recipe_directory=root, cache=root, store=FileStore(root / "objects"))
-        remote = lambda helper: logins.log_in(helper, root, SILENT)  # noqa: E731 - as Work has it
+        remote = lambda helper: logins.log_in(helper, root, self.cloud, SILENT)  # noqa: E731 - as Work has it
         return Work(scratch=scratch, outside=outside, pins={}, progress=SILENT, claim=claim, remote=remote)
 
     def helper(self, claim: Claim) -> Helper:
@@ -96,6 +96,7 @@ def test_a_volume_is_attached_found_parted_and_removed(place) -> None:
     assert VOLUME.ready(options, inputs, held, cloud, work).device == made.device  # attached already
     with work.remote(helper) as shell:
         assert shell.run(["blockdev", "--getsize64", made.device]).stdout == b"%d\n" % (2 << 30)
+        assert shell.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.decode().strip() == made.boot
     elsewhere = Inputs(named={"helper": helper.model_copy(update={"instance_id": "i-0123456789abcdef0"})})
     with pytest.raises(CloudConflict, match=f"is attached to {helper.instance_id}, which is running"):
         VOLUME.ready(options, elsewhere, held, cloud, work)

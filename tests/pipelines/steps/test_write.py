@@ -58,6 +58,17 @@ def test_a_volume_that_is_in_use_or_nowhere_is_refused(desk, loops):
         desk.run("write", desk.volume(loops.attach(2 * MIB)), **named)
 
 
+@pytest.mark.parametrize("boot", ["", "11111111-2222"])
+def test_a_name_of_another_boot_is_not_written_to(desk, loops, monkeypatch, boot):
+    monkeypatch.setattr("pipelines.steps.write._APPEARS", 0)
+    image, device = desk.image({0: NOISE}, 4 * MIB), loops.attach(8 * MIB)
+    volume = desk.volume(device).model_copy(update={"boot": boot})
+    with pytest.raises(DeviceAbsent, match="no device has the serial"):
+        desk.run("write", volume, named={"image": image}, image="image")
+    with open(device, "rb") as disk:
+        assert not any(disk.read())
+
+
 @pytest.fixture
 def mirror(tmp_path):
     """An HTTP server on loopback: its directory, and its address."""
