@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,40 @@ Event = Mapping[str, Any]
 
 
 class Monitor:
-    """A conversation with one running qemu."""
+    """A conversation with one running qemu. After a silence it can be gone on with: what comes late is passed over."""
 
-    def __init__(self, place: Path | socket.socket) -> None:
-        """Talk over a connected socket, or connect to one that qemu is listening on. Raises GuestError."""
+    def __init__(self, place: Path | socket.socket, *, patience: float = _PATIENCE) -> None:
+        """Talk over a connected socket, or connect to one that qemu is listening on; `patience` is in seconds.
+
+        Raises GuestError.
+        """
         self.events: list[Event] = []
+        self._patience, self._number, self._come = patience, 0, b""
         self._socket = place if isinstance(place, socket.socket) else socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(_PATIENCE)
+        self._socket.settimeout(patience)
         if isinstance(place, Path):
             try:
                 self._socket.connect(str(place))
             except OSError as error:
                 self._socket.close()
                 raise GuestError(f"qemu's control socket {place} does not answer: {error.strerror}") from error
-        self._stream = self._socket.makefile("rwb")
         self._read()  # the greeting
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """Give a command and return what it returns. Raises GuestError with qemu's own words when it refuses."""
-        line = json.dumps({"execute": command, "arguments": arguments or {}}).encode() + b"\n"
+        self._number += 1
+        line = json.dumps({"execute": command, "arguments": arguments or {}, "id": self._number}).encode() + b"\n"
         try:
-            self._stream.write(line)
-            self._stream.flush()
+            self._socket.sendall(line)
         except OSError as error:
             raise GuestError(f"qemu is gone: it did not take {command}") from error
         while True:
             said = self._read()
             if "event" in said:
                 self.events.append(said)
+            elif said.get("id") != self._number:
+                continue  # the answer to a command that nobody waits for any more
             elif "error" in said:
                 raise GuestError(f"qemu refused {command}: {said['error']['desc']}")
             else:
@@ -67,16 +71,19 @@ class Monitor:
 
     def close(self) -> None:
         """Hang up."""
-        with suppress(OSError):  # a command that never left, to a qemu that is gone
-            self._stream.close()
         self._socket.close()
 
     def _read(self) -> dict[str, Any]:
-        try:
-            line = self._stream.readline()
-        except OSError as error:
-            raise GuestError(f"qemu said nothing for {_PATIENCE} s") from error
-        if not line:
-            raise GuestError("qemu ended in the middle of the conversation")
+        while b"\n" not in self._come:
+            try:
+                more = self._socket.recv(1 << 16)
+            except TimeoutError as error:
+                raise GuestError(f"qemu said nothing for {self._patience:g} s") from error
+            except OSError:  # reset: it was killed
+                more = b""
+            if not more:
+                raise GuestError("qemu ended in the middle of the conversation")
+            self._come += more
+        line, _, self._come = self._come.partition(b"\n")
         said: dict[str, Any] = json.loads(line)
         return said
