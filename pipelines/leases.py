@@ -92,7 +92,11 @@ class Leases:
                 return self.hold(standing.id)
             taken = split(ids.get(name) or "")[0]
             within = self.surveyor.ties.within.get(taken, ())
-            if not works or not isinstance(standing, Volume):
+            if not isinstance(standing, Volume):
+                return standing
+            if not works:
+                for lease in within:  # a cloud step may detach the volume: who works on it next has it attached anew
+                    self._ready.pop(lease, None)
                 return standing
             held = [self.hold(lease) for lease in sorted(within)]
             same = (each for each in held if isinstance(each, Volume) and each.volume_id == standing.volume_id)

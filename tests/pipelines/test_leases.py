@@ -174,6 +174,20 @@ def test_what_runs_is_leased_for_as_long_as_it_is_needed_and_an_unchanged_run_le
     assert it.done() == []
 
 
+def test_a_volume_that_a_snapshot_has_detached_is_attached_anew_before_it_is_written_again(leasing) -> None:
+    more = """\
+  - fill: {{into: disk, text: more}}
+    id: more
+    from: download
+  - freeze: {{description: two}}
+    id: second
+"""
+    it = leasing(RECIPE + more)
+    it.run()
+    assert it.done() == ["machine ready", "attach", "fill first", "detach", "attach", "fill more", "detach"]
+    it.require_nothing_left()
+
+
 def test_what_the_machine_is_counts_only_where_it_matters(leasing) -> None:
     it = leasing()
     first, *_ = it.run()

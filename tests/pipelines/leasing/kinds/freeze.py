@@ -38,6 +38,7 @@ class FreezeStep(CloudStep[FreezeOptions]):
         if cloud.describe_volume(volume.volume_id) is None:
             raise CloudNotFound(f"{volume.volume_id} is gone")
         assert world.read(volume.volume_id) == volume.content
+        world.detach(volume.volume_id)  # as `snapshot` does: what a guest has not written yet would be missing
         started = cloud.start_snapshot(
             claim, volume_size=volume.size, description=options.description, tags=work.labels, parent=None
         )
