@@ -169,14 +169,14 @@ def test_a_place_that_somebody_else_has_made_is_not_used(server, mirror, loops):
 
 def test_a_full_disk_there_is_the_cause_that_is_told(server, mirror, loops):
     (mirror[0] / "disk.raw").write_bytes(b"y" * 3 * MIB)
-    place = server.directory / "small"
+    place = server.directory / "fetched-small"
     place.mkdir()
     proc.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place])
     try:
         # The server has its own mounts; it sees what is mounted now through our process.
         scratch = f"/proc/{os.getpid()}/root{place}"
         wanted = source(mirror, "disk.raw", "raw")
-        with pytest.raises(RemoteFailed, match=r"No space left on device: .*small/emi-fetch-.* is full"):
+        with pytest.raises(RemoteFailed, match=r"No space left on device: .*fetched-small/emi-fetch-.* is full"):
             fetch_and_write(wanted, server.shell(), loops.attach(4 * MIB), scratch=scratch)
     finally:
         proc.run(["umount", place])
