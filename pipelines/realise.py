@@ -187,11 +187,11 @@ class Realiser:
         journal, cloud = self.surveyor.journal, self.surveyor.target.cloud
         options = node.items[0].options
         for attempt in (1, 2):
-            generation, effect = self._claim_of(key)
+            generation, effect, intended = self._claim_of(key)
             scratch = self.home.scratch / f"{key[:32]}.{generation}"
             scratch.mkdir(parents=True, exist_ok=True)
             claim = Claim(key, generation)
-            work = replace(self._work(node, scratch, progress), claim=claim)
+            work = replace(self._work(node, scratch, progress), claim=claim, intended=intended)
             how = "ran"
             if effect is None:
                 effect = step.find(options, inputs, claim, cloud)
@@ -220,8 +220,9 @@ class Realiser:
             return how, artifact
         raise InternalError("a second attempt neither ended nor failed")
 
-    def _claim_of(self, key: str) -> tuple[int, str | None]:
-        """Return the generation to claim under, with its Intent written, and the Effect there is already."""
+    def _claim_of(self, key: str) -> tuple[int, str | None, float | None]:
+        """Return the generation to claim under, with its Intent written, the Effect there is already, and, where an
+        earlier attempt may have begun something whose Effect was lost, when it was first intended."""
         journal = self.surveyor.journal
         last = journal.last(key)
         match last:
@@ -231,9 +232,9 @@ class Realiser:
                 generation = last.generation
                 match last.word:
                     case Effect(resource=resource):
-                        return generation, resource
-                    case Intent():
-                        return generation, None
+                        return generation, resource, None
+                    case Intent(at=at):
+                        return generation, None, at
                     case Result():
                         # The survey looked: the cloud has it no more. Its token is spent, so a new generation.
                         journal.write(key, generation, Abandon(why="gone from the cloud"), run=self.run)
@@ -241,7 +242,7 @@ class Realiser:
                     case Abandon():
                         generation += 1
         journal.write(key, generation, Intent(at=time.time()), run=self.run)
-        return generation, None
+        return generation, None, None
 
     def _guest(self, node: Node, inputs: Inputs, scratch: Path, progress: Progress) -> ImageFile:
         assert isinstance(inputs.source, File | ImageFile)

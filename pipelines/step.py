@@ -156,7 +156,7 @@ class Work:
     epoch: int | None = None  # SOURCE_DATE_EPOCH, seconds
     labels: Mapping[str, str] = field(default_factory=dict)  # tags for whatever the step makes in a cloud
     claim: Claim | None = None  # of a cloud step or a lease: what it makes carries the claim's token
-    intended: float | None = None  # of a lease: when it was first claimed so, if by an earlier attempt (epoch seconds)
+    intended: float | None = None  # when it was claimed, if by an earlier attempt that was cut off (epoch seconds)
     run: str = ""  # the run that works; what it makes says so
     # Whether another run, by its id, was one of this recipe on this cloud from this EMI_HOME: it is over then.
     is_over: Callable[[str], bool] = field(default=lambda _: False)

@@ -78,6 +78,17 @@ class KeyPair:
         return cls(private=private, public=public.decode())
 
 
+def is_public(text: str) -> bool:
+    """Say whether a text is a public key as OpenSSH writes it, `ssh-ed25519 AAAA…`, perhaps with a comment."""
+    kind, _, rest = text.strip().partition(" ")
+    try:
+        data = b64decode(rest.split()[0], validate=True) if rest.split() else b""
+    except ValueError:
+        return False
+    length = int.from_bytes(data[:4], "big")  # RFC 4253: the key begins with its kind
+    return data[4 : 4 + length] == kind.encode() and len(data) > 4 + length
+
+
 def fingerprint(public: str) -> str:
     """Return `SHA256:…` of a public key (`ssh-ed25519 AAAA…`), as `ssh-keygen -l` prints it."""
     blob = b64decode(public.split()[1])

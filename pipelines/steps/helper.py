@@ -18,7 +18,7 @@ from builder.durable import write_file
 from builder.errors import CloudConflict, CloudFailed, EmiError, UsageError
 from builder.remote.command import Shell
 from builder.remote.connection import Login, Remote
-from builder.remote.keys import KeyPair
+from builder.remote.keys import KeyPair, is_public
 from pipelines.artifact import AnyArtifact, Helper, MachineImage
 from pipelines.lease import LeaseStep
 from pipelines.step import NOTHING, Before, Inputs, Options, Reference, Work
@@ -58,7 +58,11 @@ class HelperOptions(Options):
     instance_type: str | None = Field(
         default=None, description="what is launched; by default t3.small or t4g.small, on Eucalyptus the cloud's own"
     )
-    zone: str | None = Field(default=None, description="its availability zone; by default the cloud chooses")
+    zone: str | None = Field(
+        default=None,
+        description="its availability zone; by default the cloud chooses, each time anew: where it has several, say "
+        "one, for a volume that a failed run has begun can only be gone on with in its own zone",
+    )
     user: str = Field(default="root", description="who logs in; where it is not root, sudo must ask for no password")
     ssh_from: str | None = Field(
         default=None,
@@ -111,8 +115,8 @@ class HelperStep(LeaseStep[HelperOptions]):
                 wrong.append("`instance` needs a `private_key`: the file of the key that it lets in")
         elif options.private_key or options.host_key:
             wrong.append("`private_key` and `host_key` are for `instance`; a helper that is launched gets its own")
-        if options.host_key and len(options.host_key.split()) < 2:
-            wrong.append("`host_key` is not a public key: `ssh-ed25519 AAAA…`")
+        if options.host_key and not is_public(options.host_key):
+            wrong.append("`host_key` is not a public key: `ssh-ed25519 AAAA…`, without a machine's name before it")
         return wrong
 
     def calls(self, options: HelperOptions) -> Sequence[Call]:

@@ -18,6 +18,8 @@ from pipelines.step import Inputs, Outside, Work
 from pipelines.store import FileStore
 from pipelines.targets import SANDBOX, open_target
 
+HOST_KEY = KeyPair.generate().public
+
 STEP = load("helper")
 
 
@@ -35,6 +37,8 @@ def options(**told):
         ({"instance": "i-1", "private_key": "k", "ssh_from": "127.0.0.1"}, "`ssh_from` is not for `instance`"),
         ({"image_id": "ami-1", "private_key": "k"}, "are for `instance`"),
         ({"instance": "i-1", "private_key": "k", "host_key": "AAAA"}, "not a public key"),
+        ({"instance": "i-1", "private_key": "k", "host_key": "foo bar"}, "not a public key"),
+        ({"instance": "i-1", "private_key": "k", "host_key": f"there {HOST_KEY}"}, "without a machine's name"),
         ({"image_id": "ami-1", "tags": {"emi:x": "y"}}, "reserved"),
     ],
 )
@@ -42,7 +46,15 @@ def test_what_is_wrong_with_the_options_is_told(told, said) -> None:
     assert any(said in problem for problem in STEP.check(options(**told)))
 
 
-@pytest.mark.parametrize("told", [{"image": "a"}, {"image_id": "emi-1"}, {"instance": "i-1", "private_key": "k"}])
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"image": "a"},
+        {"image_id": "emi-1"},
+        {"instance": "i-1", "private_key": "k"},
+        {"instance": "i-1", "private_key": "k", "host_key": f"{HOST_KEY} of there"},
+    ],
+)
 def test_each_way_to_name_one_is_enough(told) -> None:
     assert list(STEP.check(options(**told))) == []
     assert STEP.calls(options(**told))

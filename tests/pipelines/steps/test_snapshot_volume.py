@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 
 from builder.cloud.api import Call
@@ -11,6 +14,7 @@ from builder.cloud.volumes import VolumeSpec, wait_created
 from builder.digest import BLOCK, BlockDigest
 from builder.errors import CloudFailed, UsageError
 from builder.sandbox import lifecycle
+from builder.sandbox.faults import client
 from pipelines.artifact import ImageFile, Snapshot, Volume
 from pipelines.kinds import load
 from pipelines.step import Before, Foreseen, Inputs
@@ -21,14 +25,18 @@ SIZE = 5 * BLOCK
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory):
+def endpoint(tmp_path_factory):
     directory = tmp_path_factory.mktemp("sandbox")
-    endpoint = lifecycle.start(directory)
+    yield lifecycle.start(directory)
+    lifecycle.stop(directory)
+
+
+@pytest.fixture(scope="module")
+def cloud(endpoint):
     keys = {"access_key": endpoint.access_key, "secret_key": endpoint.secret_key}
     made = Aws(Settings(region=endpoint.region, endpoint_url=endpoint.url, **keys))
     yield made
     made.close()
-    lifecycle.stop(directory)
 
 
 @pytest.fixture
@@ -62,6 +70,19 @@ def test_a_volume_that_was_written_becomes_a_snapshot_that_is_read_back(desk, cl
     assert STEP.calls_upon(OPTIONS, Volume) == STEP.calls_upon(STEP.options(verify=False), Volume)
     assert Call("ebs", "StartSnapshot") not in STEP.calls_upon(OPTIONS, Volume)
     assert Call("ebs", "StartSnapshot") in STEP.calls_upon(OPTIONS, ImageFile)
+
+
+def test_what_a_killed_attempt_took_is_found_once_the_cloud_shows_it(desk, cloud, endpoint, volume):
+    work, claim = desk.work("snapshot"), Claim(f"killed {volume.volume_id}", 0)
+    intended = time.time()
+    taken = cloud.create_snapshot(claim, volume.volume_id, description="of a volume", tags={})
+    client.put(endpoint, [{"effect": "lag", "seconds": 3, "resource": taken}])
+    inputs = Inputs(source=volume)
+    assert STEP.find(OPTIONS, inputs, claim, cloud) is None  # as the runner asks first
+    assert STEP.start(OPTIONS, inputs, claim, cloud, replace(work, intended=intended)) == taken
+    assert any("an attempt that was killed" in note for note in desk.notes.notes)
+    client.clear(endpoint)
+    assert [found.snapshot_id for found in cloud.find_snapshots(claim)] == [taken]
 
 
 def test_a_snapshot_that_holds_something_else_is_found_out(desk, cloud, volume):
