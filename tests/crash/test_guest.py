@@ -122,6 +122,7 @@ def guest(emi, tiny_disk, tmp_path, tmp_path_factory) -> Subject:
     return Subject(emi=emi, recipe=recipe, disk=tiny_disk, place=tmp_path_factory.mktemp("k"))
 
 
+@pytest.mark.sweep
 def test_a_kill_while_the_appliance_launches(guest) -> None:
     # The cheapest moment, as it waits for one launch only; the sweep below has all of those that come after one.
     guest.survives(1, "after journal:intent@2")

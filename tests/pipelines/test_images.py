@@ -51,6 +51,7 @@ def test_the_demos_own_image_for_each_target(demo, tmp_path) -> None:
         assert {target: [one.rule for one in lint(guest, target)] for target in TARGETS} == wanted
 
 
+@pytest.mark.sweep
 def test_the_demos_own_image_is_shown(demo, shared_emi) -> None:
     done = shared_emi("inspect", demo.disk)
     assert done.code == 0, done.err

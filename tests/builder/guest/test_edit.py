@@ -108,6 +108,7 @@ def data_of(path: Path) -> int:
     return sum(any(data[at : at + 4096]) for at in range(0, len(data), 4096)) * 4096
 
 
+@pytest.mark.sweep
 def test_nothing_to_do_leaves_no_overlay(image, tmp_path):
     target = tmp_path / "scratch.qcow2"
 

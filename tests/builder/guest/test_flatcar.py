@@ -40,6 +40,7 @@ def test_another_root_on_such_a_disk_has_mounts_of_its_own():
     assert flatcar.mounts([ESP, USR, ROOT], root_device="/dev/sda6") == []
 
 
+@pytest.mark.sweep
 def test_the_kernel_comes_out_and_the_system_stays_as_it_is(disks, part, appliance, tmp_path):
     usr = {"lib/os-release": b'ID=flatcar\nVERSION_ID="4081.2.0"\n', "lib/modules/6.6.60-flatcar/modules.dep": b""}
     disk = disks.gpt(

@@ -140,6 +140,7 @@ echo by command >/srv/efi/log
 """
 
 
+@pytest.mark.sweep
 def test_edits_reach_what_is_mounted_and_commands_have_it_all(guest, appliance):
     guest.apply(WriteFile(path="/boot/efi/EFI/BOOT/BOOTX64.EFI", data=b"another loader"))
     guest.apply(WriteFile(path="/boot/efi/EFI/new/grub.cfg", data=b"configfile\n"))

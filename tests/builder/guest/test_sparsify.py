@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from builder import proc
 from builder.guest.edit import Plan, _run
 from builder.guest.guest import Guest
@@ -27,6 +29,7 @@ def noise(disk, offset: int, size: int) -> None:
         file.write(os.urandom(size))
 
 
+@pytest.mark.sweep
 def test_what_nothing_uses_is_given_back(appliance, disks, part, tmp_path):
     kept = os.urandom(MIB)
     parts = [

@@ -131,6 +131,7 @@ def test_the_initramfs_of_one_kernel_is_never_given_to_another(build, root, seal
     assert b"root=PARTUUID=" in config
 
 
+@pytest.mark.sweep
 def test_the_kernel_inside_the_root_and_its_links(build, root, store):
     disk = build(root(with_kernel=True), size=256 * MIB)
     assert disk.virtual_size == 256 * MIB
