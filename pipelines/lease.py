@@ -48,7 +48,8 @@ class LeaseStep(Step[Opts]):
 
         Raises CloudNotFound when the claim is spent: what it made is gone already. It is claimed anew then.
         `work.intended` is set where a killed attempt may have created it, and a lagging describe may hide it: what no
-        client token protects must wait that out.
+        client token protects must wait that out. `work.zone` is set where an earlier run kept what was leased upon it,
+        and that can be gone on with in one availability zone only.
         """
 
     @abstractmethod
@@ -63,6 +64,9 @@ class LeaseStep(Step[Opts]):
     @abstractmethod
     def present(self, held: str, cloud: Cloud) -> bool:
         """Say whether the cloud still has it, in a state from which `ready` can bring it into use. Only reads."""
+
+    def zone(self, options: Opts, held: str, cloud: Cloud) -> str | None:
+        """Return the availability zone in which what it is leased upon must lie, None where any will do. Only reads."""
 
     def part(self, options: Opts, held: str, cloud: Cloud, work: Work) -> None:
         """Part it from what it was leased upon, which goes while it stays: detach the volume. Idempotent."""

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -138,7 +138,9 @@ class Leases:
                 if resource is None:
                     resource = step.find(options, work.claim, cloud)
                     how = "adopted" if resource else "ran"
-                    resource = resource or step.acquire(options, inputs, work.claim, cloud, work)
+                    if resource is None:
+                        zoned = replace(work, zone=self._zone(node.id))
+                        resource = step.acquire(options, inputs, work.claim, cloud, zoned)
                     self._write(node, held, Effect(resource=resource))
                 return how, resource, step.ready(options, inputs, resource, cloud, work)
             except (CloudFailed, CloudNotFound) as error:
@@ -146,6 +148,15 @@ class Leases:
                 if attempt == 2 or (how == "ran" and isinstance(error, CloudFailed)):
                     raise
         raise InternalError("a second attempt neither ended nor failed")
+
+    def _zone(self, lease: str) -> str | None:
+        """Return the zone of what an earlier run kept of the leases upon this one: it is of no use elsewhere."""
+        for other, upon in self.surveyor.ties.upon.items():
+            held = self.surveyor.journal.held(self._key(self._node(other))) if lease in upon else None
+            if held and held.resource:
+                node = self._node(other)
+                return self._step(node).zone(node.items[0].options, held.resource, self.surveyor.target.cloud)
+        return None
 
     def _replace(self, node: Node, held: Held, resource: str | None, error: EmiError) -> None:
         """Give back what is of no use. If that fails too, both are told, and it is tried again when the run ends."""

@@ -158,6 +158,7 @@ class Work:
     claim: Claim | None = None  # of a cloud step or a lease: what it makes carries the claim's token
     intended: float | None = None  # when it was claimed, if by an earlier attempt that was cut off (epoch seconds)
     run: str = ""  # the run that works; what it makes says so
+    zone: str | None = None  # of a lease: the availability zone of what was kept that is leased upon it
     # Whether another run, by its id, was one of this recipe on this cloud from this EMI_HOME: it is over then.
     is_over: Callable[[str], bool] = field(default=lambda _: False)
     # Takes each part of a bundle, and the manifest's name, as soon as the part is sealed: so that the upload that

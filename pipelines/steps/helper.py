@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,8 +61,8 @@ class HelperOptions(Options):
     )
     zone: str | None = Field(
         default=None,
-        description="its availability zone; by default the cloud chooses, each time anew: where it has several, say "
-        "one, for a volume that a failed run has begun can only be gone on with in its own zone",
+        description="its availability zone; by default that of the volume that a failed run has kept, else the cloud "
+        "chooses",
     )
     user: str = Field(default="root", description="who logs in; where it is not root, sudo must ask for no password")
     ssh_from: str | None = Field(
@@ -141,9 +142,12 @@ class HelperStep(LeaseStep[HelperOptions]):
     def acquire(self, options: HelperOptions, inputs: Inputs, claim: Claim, cloud: Cloud, work: Work) -> str:
         """Launch it. What was made before a refusal is removed at once."""
         wish = _wish(options, inputs, work.labels)
+        wish = replace(wish, zone=wish.zone or work.zone)
         try:
             return helper.start(cloud, claim, wish, work.scratch, progress=work.progress)
         except EmiError as error:
+            if work.zone and not options.zone:
+                error.message += f"\nit is launched in {work.zone}, where the volume is that an earlier run has kept"
             if error.retryable:  # it may have taken effect: the next attempt goes on
                 raise
             try:

@@ -144,6 +144,11 @@ class VolumeStep(LeaseStep[VolumeOptions]):
         record = cloud.describe_volume(held)
         return record is not None and record.state in ("creating", "available", "in-use")
 
+    def zone(self, options: VolumeOptions, held: str, cloud: Cloud) -> str | None:
+        """Return its zone: only an instance there can have it."""
+        record = cloud.describe_volume(held)
+        return record.zone if record else None
+
     def part(self, options: VolumeOptions, held: str, cloud: Cloud, work: Work) -> None:
         """Detach it; a guest that does not let go is not asked again."""
         _detach(cloud, held, work)

@@ -9,6 +9,7 @@ from pydantic import Field
 from builder.cloud.api import Call
 from builder.cloud.claims import only
 from builder.cloud.volumes import VolumeSpec, wait_created
+from builder.errors import CloudNotFound
 from pipelines.artifact import Helper, Volume
 from pipelines.lease import LeaseStep
 from pipelines.step import Options, Reference
@@ -40,13 +41,17 @@ class DiskStep(LeaseStep[DiskOptions]):
         return cloud.create_volume(claim, VolumeSpec(size=options.size, zone=zone, tags=work.labels))
 
     def ready(self, options, inputs, held, cloud, work):
-        wait_created(cloud, held)
         helper = inputs.named["on"]
+        if (zone := wait_created(cloud, held).zone) != helper.zone:
+            raise CloudNotFound(f"{held} is in {zone}, {helper.instance_id} in {helper.zone}")
         world.attach(held, helper.instance_id)
         return Volume(volume_id=held, size=options.size, zone=helper.zone, helper=helper, device="/dev/vdb")
 
     def present(self, held, cloud):
         return cloud.describe_volume(held) is not None
+
+    def zone(self, options, held, cloud):
+        return cloud.describe_volume(held).zone
 
     def part(self, options, held, cloud, work):
         world.detach(held)

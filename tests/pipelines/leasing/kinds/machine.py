@@ -14,8 +14,6 @@ from pipelines.lease import LeaseStep
 from pipelines.step import Options
 from tests.pipelines.leasing import world
 
-ZONE = "us-east-1a"
-
 
 class MachineOptions(Options):
     """How it is made."""
@@ -38,15 +36,16 @@ class MachineStep(LeaseStep[MachineOptions]):
     def acquire(self, options, inputs, claim, cloud, work):
         durable.write_file(work.scratch / "login", b"a private key")
         world.beside(claim.token).touch()
-        return cloud.create_volume(claim, VolumeSpec(size=1, zone=ZONE, tags=work.labels))
+        zone = work.zone or world.next_zone()
+        return cloud.create_volume(claim, VolumeSpec(size=1, zone=zone, tags=work.labels))
 
     def ready(self, options, inputs, held, cloud, work):
-        wait_created(cloud, held)
+        zone = wait_created(cloud, held).zone
         if not (work.scratch / "login").exists():
             raise CloudFailed(f"nobody has the key of {held} any more")
         world.log("machine ready")
         key = f"leases/{work.scratch.name}/login"
-        return Helper(instance_id=held, address="127.0.0.1", user="root", key_file=key, host_keys=(), zone=ZONE)
+        return Helper(instance_id=held, address="127.0.0.1", user="root", key_file=key, host_keys=(), zone=zone)
 
     def present(self, held, cloud):
         return cloud.describe_volume(held) is not None
