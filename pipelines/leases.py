@@ -99,8 +99,10 @@ class Leases:
                     self._ready.pop(lease, None)
                 return standing
             held = [self.hold(lease) for lease in sorted(within)]
-            same = (each for each in held if isinstance(each, Volume) and each.volume_id == standing.volume_id)
-            return standing.at(next(same))
+            for each in held:
+                if isinstance(each, Volume) and each.volume_id == standing.volume_id:
+                    return standing.at(each)
+            raise CloudNotFound(f"volume {standing.volume_id} went while the run was at work", hint="Run it again.")
 
         source = there("source", bound.source) if bound.source else None
         return Inputs(source=source, named={name: there(name, standing) for name, standing in bound.named.items()})
