@@ -47,16 +47,21 @@ DEMO = {
     "tests/pipelines/test_images.py",
 }
 
+# Where guests are edited through one appliance: launched once, for the same reason.
+GUESTS = "tests/builder/guest/test_"
+
 # Where the helper's images are used, for the same reason.
 HELPER = {"tests/boot/test_helper.py", "tests/boot/test_twelve_steps.py"}
 
 
 class ByFile(LoadScopeScheduling):
-    """Hands out tests by file, as fixtures cost most; the demo's files go together, and first: they take longest."""
+    """Hands out tests by file, as fixtures cost most; those that share a dear one go together."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "demo" if file in DEMO else "helper" if file in HELPER else file
+        if file in DEMO or file in HELPER:
+            return "demo" if file in DEMO else "helper"
+        return GUESTS if file.startswith(GUESTS) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
@@ -73,9 +78,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_long_first)
 
 
-def _long_first(item: pytest.Item) -> tuple[bool, bool]:
-    # A long file begun last leaves the other process idle: whole runs of emi come after the demo, then the small ones.
-    return item.path.relative_to(ROOT).as_posix() not in DEMO, item.path.parent.name != "pipelines"
+def _long_first(item: pytest.Item) -> tuple[bool, bool, bool]:
+    # What is long and begun last leaves the other processes idle: the demo, guests, whole runs of emi, the small ones.
+    file = item.path.relative_to(ROOT).as_posix()
+    return file not in DEMO, not file.startswith(GUESTS), item.path.parent.name != "pipelines"
 
 
 @dataclass(frozen=True)

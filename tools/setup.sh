@@ -5,7 +5,8 @@ set -eu
 
 cd "$(dirname "$0")/.."
 packages_file=tools/debian-packages.txt
-python=/usr/bin/python3 # the distribution's: only that one sees its guestfs binding
+python=/usr/bin/python3 # the distribution's: its guestfs binding is for that one only
+binding=/usr/lib/python3/dist-packages # where python3-guestfs has it
 stamp=.venv/emi-setup
 
 # A user's Python and pip settings must not lead elsewhere; all other settings (an index, a proxy) are respected.
@@ -116,7 +117,7 @@ readable_kernel() {
 }
 
 fingerprint() {
-    { "$python" --version && pwd -P && cat requirements*.in requirements-dev.lock pyproject.toml; } | sha256sum
+    { "$python" --version && pwd -P && cat requirements*.in requirements-dev.lock pyproject.toml tools/setup.sh; } | sha256sum
 }
 
 make_environment() {
@@ -126,10 +127,14 @@ make_environment() {
     fi
     say "installing the locked Python packages into .venv (a minute or two)"
     # A copied or moved .venv, or one of another Python, is made anew: its scripts name their old place.
-    if ! .venv/bin/python -c '' 2>/dev/null || ! grep -qsF "$(pwd -P)/.venv" .venv/bin/activate; then
+    if ! .venv/bin/python -c '' 2>/dev/null || ! grep -qsF "$(pwd -P)/.venv" .venv/bin/activate ||
+        grep -qs '^include-system-site-packages = true' .venv/pyvenv.cfg; then
         rm -rf .venv
     fi
-    [ -x .venv/bin/pip ] || "$python" -m venv --system-site-packages .venv
+    [ -x .venv/bin/pip ] || "$python" -m venv .venv
+    # Of the distribution's Python packages this one only: others that happen to be installed (pyOpenSSL, awscrt) would
+    # be taken up unpinned by ours, and slow every start.
+    ln -sf "$binding"/guestfs.py "$binding"/libguestfsmod.*.so .venv/lib/python3*/site-packages/
     .venv/bin/pip install --quiet --require-hashes --requirement requirements-dev.lock </dev/null >&2
     .venv/bin/pip install --quiet --no-deps --no-build-isolation --editable . </dev/null >&2
     printf '%s\n' "$wanted" >"$stamp"

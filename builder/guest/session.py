@@ -153,6 +153,7 @@ class Session:
         """
         self._unplug()
         self._talk().execute("blockdev-del", {"node-name": "image"})
+        self.layer = None
         self.require_written()
 
     def resize(self, size: int) -> None:

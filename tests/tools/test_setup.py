@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # All that the script may use of a machine, beside what is faked: no sudo, no apt-get.
-TOOLS = ("cat", "dirname", "env", "flock", "grep", "mkdir", "rm", "sed", "seq", "sh", "sha256sum", "sleep")
+TOOLS = ("cat", "dirname", "env", "flock", "grep", "ln", "mkdir", "rm", "sed", "seq", "sh", "sha256sum", "sleep")
 INSTALL = "install --yes --no-install-recommends"
 
 
@@ -40,6 +40,8 @@ class Machine:
         self.program("apt-get", "")
         environment = self.tree / ".venv/bin"
         environment.mkdir(parents=True)
+        self.site = self.tree / ".venv/lib/python3.11/site-packages"
+        self.site.mkdir(parents=True)
         (environment / "activate").write_text(f"VIRTUAL_ENV={self.tree}/.venv\n")
         for name in ("python", "pip", "emi"):
             self.program(name, "", folder=environment)
@@ -97,6 +99,12 @@ def test_the_environment_is_made_from_the_lock_and_once(machine: Machine) -> Non
     ]
     assert "locked Python packages into .venv" in first.said
     assert machine.setup() == Ended(0, "", [])
+
+
+def test_the_environment_sees_the_guestfs_binding_and_nothing_else_of_the_distribution(machine: Machine) -> None:
+    machine.setup()
+    linked = sorted(path.name.partition(".")[0] for path in machine.site.iterdir() if path.resolve(strict=True))
+    assert linked == ["guestfs", "libguestfsmod"]
 
 
 @pytest.mark.parametrize("name", ["requirements-dev.lock", "pyproject.toml"])

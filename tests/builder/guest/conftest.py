@@ -203,8 +203,41 @@ def prepare(appliance, disks) -> Callable[..., None]:
     return change
 
 
+class Lender:
+    """Lends one appliance to module after module, and launches another only after one that left it in disorder."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+
+    def lend(self) -> Session:
+        """Return an appliance with nothing plugged in."""
+        self._session = self._session or Session()
+        return self._session
+
+    def take_back(self) -> None:
+        """End the appliance that still has an image, or does not answer: the next module gets another."""
+        assert self._session
+        if self._session.ended or self._session.layer is not None:
+            self.close()
+        else:
+            self._session.calls.clear()
+
+    def close(self) -> None:
+        """End it."""
+        if self._session:
+            self._session.close()
+        self._session = None
+
+
+@pytest.fixture(scope="session")
+def lender() -> Iterator[Lender]:
+    lender = Lender()
+    yield lender
+    lender.close()
+
+
 @pytest.fixture(scope="module")
-def appliance() -> Iterator[Session]:
-    """One launch for all layouts of a module; images are plugged in and out."""
-    with Session() as session:
-        yield session
+def appliance(lender) -> Iterator[Session]:
+    """One launch for all layouts of all modules; images are plugged in and out."""
+    yield lender.lend()
+    lender.take_back()
