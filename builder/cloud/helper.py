@@ -67,6 +67,20 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SshPatience:
+    """How long SSH is waited for, in seconds: in all, and while the machine answers and refuses our key.
+
+    It may do so for a while: what installs the key may come after sshd.
+    """
+
+    total: float = 900
+    denied: float = 300
+
+
+_PATIENCE = SshPatience()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ready:
     """An instance that has let us in, and how."""
 
@@ -120,10 +134,10 @@ def ready(
     wish: Wish,
     keys: Path,
     *,
-    patience: float = 900,
+    patience: SshPatience = _PATIENCE,
     progress: Progress = SILENT,
 ) -> Ready:
-    """Return once the helper lets us in; re-entrant. `patience` is in seconds, of SSH alone.
+    """Return once the helper lets us in; re-entrant.
 
     Where this machine's address has changed, it is let in too. Raises CloudFailed when the instance ended or stopped,
     or its keys are not here: it is of no use then, release it. Raises RemoteAway, RemoteDenied or HostKeyWrong, with
@@ -139,7 +153,7 @@ def ready(
     record = _addressed(cloud, record, wish, progress)
     host = _address(record, wish)
     entry = Login(host=host, user=wish.user, key=login, pinned=tuple(key.public for key in host_keys))
-    _wait_for_ssh(cloud, entry, instance_id, wish, patience=patience, progress=progress)
+    _wait_for_ssh(cloud, entry, instance_id, wish, _Waiting(patience), progress)
     return Ready(instance=record, login=entry)
 
 
@@ -253,23 +267,46 @@ def _address(record: InstanceRecord, wish: Wish) -> str:
     return record.address if wish.address == "public" else record.private_address
 
 
+class _Waiting:
+    """Waits for SSH: since when, why the last attempt failed, and since when nothing but refusals of our key came."""
+
+    def __init__(self, patience: SshPatience) -> None:
+        self.patience, self.began = patience, time.monotonic()
+        self.why = ""
+        self.refused: float | None = None
+
+    def waited(self) -> float:
+        return time.monotonic() - self.began
+
+    def is_over(self, error: EmiError) -> bool:
+        """Take note of a failed attempt, and say whether there is to be no other."""
+        self.why = error.message.partition("\n")[0]
+        if not isinstance(error, RemoteDenied):
+            self.refused = None
+            return self.waited() >= self.patience.total
+        now = time.monotonic()
+        self.refused = self.refused or now
+        return self.waited() >= self.patience.total or now - self.refused >= self.patience.denied
+
+    def __str__(self) -> str:
+        why = f"; {self.why}" if self.why else ""
+        return f"{self.waited():.0f} s, at most {self.patience.total:.0f} s{why}"
+
+
 def _wait_for_ssh(
-    cloud: Cloud, login: Login, instance_id: str, wish: Wish, *, patience: float, progress: Progress
+    cloud: Cloud, login: Login, instance_id: str, wish: Wish, waiting: _Waiting, progress: Progress
 ) -> None:
     """Return once a command has run there. Between attempts it is looked whether the instance still runs."""
-    began = time.monotonic()
     while True:
-        waited = time.monotonic() - began
-        progress.note(f"waiting for SSH at {instance_id} ({login.host}; {waited:.0f} s, at most {patience:.0f} s)")
+        progress.note(f"waiting for SSH at {instance_id} ({login.host}; {waiting})")
         try:
             with Remote(login, patience=_TRY) as remote:
                 Shell(remote).is_root()
                 return
         except (RemoteAway, RemoteTrouble, RemoteDenied, HostKeyWrong) as error:
-            late = time.monotonic() - began >= patience
             # A script sets the host keys when sshd runs already with others; a wrong one was told nothing.
             early = wish.form == "script" if isinstance(error, HostKeyWrong) else True
-            if late or not early:
+            if waiting.is_over(error) or not early:
                 raise _with_console(cloud, instance_id, error) from error
             try:
                 is_running(_described(cloud, instance_id))

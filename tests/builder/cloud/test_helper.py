@@ -12,12 +12,21 @@ import pytest
 from builder import proc
 from builder.cloud import helper, keeper
 from builder.cloud.claims import TAG, Claim
-from builder.cloud.helper import Wish
-from builder.errors import CloudConflict, CloudDenied, CloudFailed, CloudNotFound, HostKeyWrong, UsageError
+from builder.cloud.helper import SshPatience, Wish
+from builder.errors import (
+    CloudConflict,
+    CloudDenied,
+    CloudFailed,
+    CloudNotFound,
+    HostKeyWrong,
+    RemoteDenied,
+    UsageError,
+)
 from builder.remote.command import Shell
 from builder.remote.connection import Remote
 from builder.remote.keys import KeyPair
 from builder.sandbox.faults import client as faults
+from tests.builder.remote.machine import Notes
 
 TAGS = {"Name": "one"}
 MISSING = "ami-0123456789abcdef0"
@@ -157,7 +166,7 @@ def test_it_lets_us_in_and_is_known_from_the_first_connection(lit, claim, keys) 
     place, image = lit
     cloud, wish = place.cloud, Wish(image_id=image)
     instance = helper.start(cloud, claim, wish, keys)
-    ready = helper.ready(cloud, claim, instance, wish, keys, patience=120)
+    ready = helper.ready(cloud, claim, instance, wish, keys, patience=SshPatience(total=120))
     assert ready.instance.instance_id == instance
     assert ready.login.host.startswith("127.")
     with Remote(ready.login) as remote:
@@ -179,5 +188,16 @@ def test_another_host_key_is_refused_and_the_console_is_in_the_error(lit, claim,
     (keys / "host-ed25519").write_bytes(KeyPair.generate().private)
     (keys / "host-rsa").write_bytes(KeyPair.generate_rsa().private)
     with pytest.raises(HostKeyWrong, match=f"last lines of the console of {instance}"):
-        helper.ready(cloud, claim, instance, wish, keys, patience=60)
+        helper.ready(cloud, claim, instance, wish, keys, patience=SshPatience(total=60))
+    helper.release(cloud, claim)
+
+
+def test_a_user_that_it_does_not_let_in_is_told_and_not_waited_for_to_the_end(lit, claim, keys) -> None:
+    place, image = lit
+    cloud, wish = place.cloud, Wish(image_id=image, user="somebody")
+    instance = helper.start(cloud, claim, wish, keys)
+    notes = Notes()
+    with pytest.raises(RemoteDenied, match=f"(?s)somebody.*last lines of the console of {instance}"):
+        helper.ready(cloud, claim, instance, wish, keys, patience=SshPatience(denied=3), progress=notes)
+    assert any("at most 900 s" in note and "somebody" in note for note in notes.notes), notes.notes
     helper.release(cloud, claim)
