@@ -43,6 +43,10 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    def given(self, name: str) -> bool:
+        """Say whether the recipe gives this option, be it the default's own value."""
+        return name in self.model_fields_set and getattr(self, name) is not None
+
 
 Opts = TypeVar("Opts", bound=Options)
 

@@ -39,7 +39,7 @@ _CALLS = (
     "RunInstances",
     "TerminateInstances",
 )
-_OF_OURS = ("instance_type", "zone", "ssh_from")
+_OF_OURS = ("instance_type", "zone", "ssh_from", "user_data", "ends_after", "tags")
 
 
 class HelperOptions(Options):
@@ -111,7 +111,7 @@ class HelperStep(LeaseStep[HelperOptions]):
         if len(given) != 1:
             wrong.append("give one of `image` (a step's id), `image_id` and `instance`")
         if options.instance:
-            wrong += [f"`{name}` is not for `instance`" for name in _OF_OURS if getattr(options, name)]
+            wrong += [f"`{name}` is not for `instance`" for name in _OF_OURS if options.given(name)]
             if not options.private_key:
                 wrong.append("`instance` needs a `private_key`: the file of the key that it lets in")
         elif options.private_key or options.host_key:

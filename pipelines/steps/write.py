@@ -85,26 +85,11 @@ class Write(LocalStep[WriteOptions]):
     def check(self, options: WriteOptions) -> Sequence[str]:
         """Return what is wrong with the options beyond their types."""
         if options.image is not None:
-            of_url = ("url", "checksum", "signature", "keyring", "format", "compression")
-            return [f"`{name}` is not for `image`" for name in of_url if getattr(options, name) is not None]
+            of_url = ("url", "checksum", "signature", "keyring", "format", "compression", "scratch")
+            return [f"`{name}` is not for `image`" for name in of_url if options.given(name)]
         if options.url is None:
             return ["give `image` (the id of a step here) or `url` (the helper downloads it)"]
-        problems = published.problems([options.url, options.signature], options.checksum)
-        if not options.url.startswith(("http://", "https://")):
-            problems.append("`url` is read by the helper, which has http and https only")
-        if options.checksum is None:
-            problems.append("`url` needs a `checksum`: nothing else proves what the helper has got")
-        if options.format is None:
-            problems.append("`url` needs a `format`: what the image is must not be guessed")
-        if (options.signature or options.keyring) and not published.is_url(options.checksum):
-            problems.append("`signature` and `keyring` are for a checksum file: give its URL as `checksum`")
-        if options.signature and not options.keyring:
-            problems.append("signature needs a keyring: the file with the publisher's public keys")
-        if options.keyring and (options.keyring.startswith("/") or ".." in PurePosixPath(options.keyring).parts):
-            problems.append(f"keyring {options.keyring!r} is not a path inside the recipe's folder")
-        if not options.scratch.startswith("/"):
-            problems.append("`scratch` is not an absolute path")
-        return problems
+        return _problems_of_url(options, options.url)
 
     def pin(self, options: WriteOptions, outside: Outside) -> Mapping[str, Any]:
         """Return the checksum of what the helper is to download."""
@@ -142,6 +127,27 @@ class Write(LocalStep[WriteOptions]):
             f"it read back from the device of {volume.volume_id}"
         )
         return volume.model_copy(update={"content": done.digest, "blocks": done.blocks, "content_size": done.size})
+
+
+def _problems_of_url(options: WriteOptions, url: str) -> list[str]:
+    problems = published.problems([url, options.signature], options.checksum)
+    if not url.startswith(("http://", "https://")):
+        problems.append("`url` is read by the helper, which has http and https only")
+    if options.checksum is None:
+        problems.append("`url` needs a `checksum`: nothing else proves what the helper has got")
+    if options.format is None:
+        problems.append("`url` needs a `format`: what the image is must not be guessed")
+    if (options.signature or options.keyring) and not published.is_url(options.checksum):
+        problems.append("`signature` and `keyring` are for a checksum file: give its URL as `checksum`")
+    if options.signature and not options.keyring:
+        problems.append("signature needs a keyring: the file with the publisher's public keys")
+    if options.keyring and (options.keyring.startswith("/") or ".." in PurePosixPath(options.keyring).parts):
+        problems.append(f"keyring {options.keyring!r} is not a path inside the recipe's folder")
+    if options.given("connections"):
+        problems.append("`connections` is not for `url`: the helper downloads, and nothing is sent")
+    if not options.scratch.startswith("/"):
+        problems.append("`scratch` is not an absolute path")
+    return problems
 
 
 def _finder(shell: Shell, volume: Volume) -> Callable[[], str]:

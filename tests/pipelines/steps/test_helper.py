@@ -35,6 +35,7 @@ def options(**told):
         ({"image_id": "ami-1", "instance": "i-1", "private_key": "k"}, "give one of"),
         ({"instance": "i-1"}, "needs a `private_key`"),
         ({"instance": "i-1", "private_key": "k", "ssh_from": "127.0.0.1"}, "`ssh_from` is not for `instance`"),
+        ({"instance": "i-1", "private_key": "k", "ends_after": 120}, "`ends_after` is not for `instance`"),
         ({"image_id": "ami-1", "private_key": "k"}, "are for `instance`"),
         ({"instance": "i-1", "private_key": "k", "host_key": "AAAA"}, "not a public key"),
         ({"instance": "i-1", "private_key": "k", "host_key": "foo bar"}, "not a public key"),

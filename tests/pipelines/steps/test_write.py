@@ -23,11 +23,13 @@ NOISE = random.Random(6).randbytes(3 * MIB)
         (URL, []),
         ({}, ["give `image` (the id of a step here) or `url` (the helper downloads it)"]),
         ({"image": "download", "format": "raw"}, ["`format` is not for `image`"]),
+        ({"image": "download", "scratch": "/var/tmp"}, ["`scratch` is not for `image`"]),
         ({**URL, "checksum": None}, ["`url` needs a `checksum`: nothing else proves what the helper has got"]),
         ({**URL, "format": None}, ["`url` needs a `format`: what the image is must not be guessed"]),
         ({**URL, "url": "file:///x"}, ["`url` is read by the helper, which has http and https only"]),
         ({**URL, "keyring": "k"}, ["`signature` and `keyring` are for a checksum file: give its URL as `checksum`"]),
         ({**URL, "scratch": "tmp"}, ["`scratch` is not an absolute path"]),
+        ({**URL, "connections": 4}, ["`connections` is not for `url`: the helper downloads, and nothing is sent"]),
     ],
 )
 def test_options_that_make_no_sense_are_refused(told, problems):
