@@ -78,3 +78,16 @@ def found_within(look: Callable[[], Record | None], *, until: float, what: str, 
         progress.note(f"looking for {what}, whose answer was lost ({left:.0f} s more)")
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, 5)
+
+
+def left_by_a_kill(
+    look: Callable[[], Record | None], *, intended: float | None, what: str, progress: Progress
+) -> Record | None:
+    """Return what an attempt that was killed has made, `intended` then (as time.time() counts; None: there was none).
+
+    For calls without a client token: a describe that lags may show it as late as a settled one does.
+    """
+    if intended is None:
+        return None
+    until = intended + limits().settle
+    return found_within(look, until=until, what=f"{what} of an attempt that was killed", progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
@@ -11,8 +12,7 @@ from builder.cloud import ebs, snapshots, volumes
 from builder.cloud.api import Call, Cloud
 from builder.cloud.claims import Claim, only, tag_problems
 from builder.cloud.ledger import Ledger
-from builder.cloud.limits import limits
-from builder.cloud.wait import found_within
+from builder.cloud.wait import left_by_a_kill
 from builder.digest import BLOCK
 from builder.errors import UsageError
 from builder.image.raw import RawReader
@@ -113,14 +113,10 @@ class SnapshotStep(CloudStep[SnapshotOptions]):
     def start(self, options: SnapshotOptions, inputs: Inputs, claim: Claim, cloud: Cloud, work: Work) -> str:
         """Start the snapshot under the claim's token; of a volume, once nothing holds it any more."""
         if isinstance(inputs.source, Volume):
-            if work.intended is not None:  # CreateSnapshot takes no token, and what it made may not be shown yet
-                until = work.intended + limits().settle
-                what = "the snapshot of an attempt that was killed"
-                left = found_within(
-                    lambda: self.find(options, inputs, claim, cloud), until=until, what=what, progress=work.progress
-                )
-                if left:
-                    return left
+            look = partial(self.find, options, inputs, claim, cloud)  # CreateSnapshot takes no token
+            left = left_by_a_kill(look, intended=work.intended, what="the snapshot", progress=work.progress)
+            if left:
+                return left
             _let_go(inputs.source, cloud, work)
             tags = {**work.labels, **options.tags}
             return cloud.create_snapshot(claim, inputs.source.volume_id, description=options.description, tags=tags)

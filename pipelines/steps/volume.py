@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,6 @@ from pydantic import Field
 from builder.cloud import ebs
 from builder.cloud.api import Call, Cloud
 from builder.cloud.claims import Claim, only, tag_problems
-from builder.cloud.limits import limits
 from builder.cloud.volumes import (
     VolumeRecord,
     VolumeSpec,
@@ -21,7 +21,7 @@ from builder.cloud.volumes import (
     wait_created,
     wait_detached,
 )
-from builder.cloud.wait import Patience, found_within
+from builder.cloud.wait import Patience, left_by_a_kill
 from builder.errors import CloudConflict, CloudFailed, CloudNotFound, CloudTrouble, DeviceAbsent, UsageError
 from builder.remote import abilities, listing
 from builder.remote.command import Shell
@@ -96,12 +96,9 @@ class VolumeStep(LeaseStep[VolumeOptions]):
 
     def acquire(self, options: VolumeOptions, inputs: Inputs, claim: Claim, cloud: Cloud, work: Work) -> str:
         """Create it in the helper's zone; what a killed attempt may have made is waited for first."""
-        if work.intended is not None and _CREATE not in cloud.capabilities.client_tokens:
-            until = work.intended + limits().settle
-            what = "the volume of an attempt that was killed"
-            left = found_within(
-                lambda: self.find(options, claim, cloud), until=until, what=what, progress=work.progress
-            )
+        if _CREATE not in cloud.capabilities.client_tokens:
+            look = partial(self.find, options, claim, cloud)
+            left = left_by_a_kill(look, intended=work.intended, what="the volume", progress=work.progress)
             if left:
                 return left
         size = _size(options, inputs, work)
