@@ -12,10 +12,10 @@ demo: setup ## build a real Debian image and register it in the embedded cloud
 	@.venv/bin/emi run recipes/debian-12.yaml
 
 test: setup lint ## lint, then all tests but the long sweeps (at most 20 minutes on 2 cores)
-	.venv/bin/pytest -n 4 -m 'not sweep' --durations=15
+	.venv/bin/pytest -n 3 -m 'not sweep' --durations=15
 
 test-all: setup lint ## lint, then all tests, the long sweeps too
-	.venv/bin/pytest -n 4 --durations=15
+	.venv/bin/pytest -n 3 --durations=15
 
 lint: setup ## ruff, mypy, import contracts, shellcheck, generated docs
 	@tools/lint.sh
