@@ -24,7 +24,7 @@ class Console:
         path.write_bytes(b"")
         reader, self.writer = os.pipe()
         self._ours = True
-        self.total = 0  # bytes that have come
+        self._coming = self._total = 0  # bytes that are being written, and those that are in the file
         self._reading = pool.Background(lambda: self._read(reader))
 
     def handed_over(self) -> None:
@@ -37,6 +37,17 @@ class Console:
         """Return the last `keep` bytes; none when the file is gone."""
         return tail(self.path, self._keep)
 
+    def since(self, position: int, keep: int) -> tuple[int, bytes]:
+        """Return how many bytes have come in all, and the last of them after `position`, at most `keep`.
+
+        While some are just coming in, that is `position` and nothing: ask again.
+        """
+        total = self._total
+        last = tail(self.path, keep)
+        if total != self._coming:
+            return position, b""
+        return total, last[-(total - position) :] if total > position else b""
+
     def finish(self, timeout: float = 10) -> None:
         """Wait until the end of what came is in the file: to be called when the machine is gone."""
         with suppress(TimeoutError):  # a child of its may still hold the other end
@@ -46,11 +57,12 @@ class Console:
         size = 0
         with open(reader, "rb", buffering=0) as pipe, suppress(FileNotFoundError):  # its directory is gone
             while data := pipe.read(_READ):
+                self._coming += len(data)
                 with open(self.path, "r+b", buffering=0) as file:
                     file.seek(0, os.SEEK_END)
                     file.write(data)
                 size += len(data)
-                self.total += len(data)
+                self._total = self._coming
                 if size > 4 * self._keep - _READ:
                     size = self._cut()
 

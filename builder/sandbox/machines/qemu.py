@@ -8,6 +8,7 @@ machine's directory, for `sweep`.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from builder.guest.qmp import Monitor
 from builder.sandbox.machines import processes
 from builder.sandbox.machines.addresses import Address
 from builder.sandbox.machines.command_line import QEMU, SERVICE_SOCKET, VARIABLES, Plugged, words
-from builder.sandbox.machines.console import Console, tail
+from builder.sandbox.machines.console import Console
 from builder.sandbox.machines.kept import Kept
 from builder.sandbox.machines.machine import Disk, MachineSpec, State
 from builder.sandbox.machines.service import Service
@@ -32,7 +33,7 @@ _STARTS = 3
 _TAKEN = "Could not set up host forwarding rule"
 # While Linux boots it tests whether timer interrupts come in time, and gives up for good when they do not: what happens
 # to a translated guest whose host has no time for it, and to no machine of a cloud. It halts with this on its console.
-_NO_TIMER = b"IO-APIC + timer doesn't work!"
+_NO_TIMER = re.compile(rb"end Kernel panic[^\n]*IO-APIC \+ timer doesn't work!")
 _NEW_STARTS = 10  # for that reason
 _OVER = ("guest-shutdown", "guest-panic", "host-qmp-quit")  # reasons of SHUTDOWN that are a machine's own end
 
@@ -89,7 +90,7 @@ class QemuMachine:
         self._plugged: dict[str, Plugged] = {}  # by the volume's id
         self._forced: set[str] = set()  # names of devices that were taken away from the guest
         self._kind: acceleration.Kind = "kvm"
-        self._new_starts = self._seen = 0
+        self._new_starts = self._seen = self._heard = 0
         self._stopped = self._off = self._panicked = False
 
     def begin(self, starter: processes.Starter, kind: acceleration.Kind) -> None:
@@ -266,13 +267,15 @@ class QemuMachine:
 
     def _has_no_timer(self) -> bool:
         """Say whether the guest has halted for want of processor time, as it began, and is to begin again."""
-        said = self._console.total
-        if self._kind == "kvm" or self._new_starts >= _NEW_STARTS or said == self._seen:
+        if self._kind == "kvm" or self._new_starts >= _NEW_STARTS:
             return False
-        self._seen = said
-        last = tail(self._console.path, 512).rstrip().rpartition(b"\n")[2]
-        if b"end Kernel panic" not in last or _NO_TIMER not in last:
+        total, last = self._console.since(self._heard, 512)
+        if total == self._seen:
             return False
+        self._seen = total
+        if not _NO_TIMER.search(last):
+            return False
+        self._heard = total  # what was said until now is no reason to begin yet again
         self._new_starts += 1
         return True
 

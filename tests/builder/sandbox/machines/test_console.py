@@ -24,6 +24,19 @@ def test_the_end_is_kept(tmp_path, size):
     console.handed_over()
 
 
+def test_what_came_since_a_position_is_told(tmp_path):
+    console = Console(tmp_path / "console", 1000)
+    os.write(console.writer, b"early")
+    while console.since(0, 512) != (5, b"early"):
+        pass
+    assert console.since(5, 512) == (5, b"")
+    os.write(console.writer, b" and late")
+    console.handed_over()
+    console.finish()
+    assert console.since(5, 512) == (14, b" and late")
+    assert console.since(5, 4) == (14, b"late")
+
+
 def test_a_new_console_begins_empty_and_one_whose_directory_is_gone_is_empty(tmp_path):
     place = tmp_path / "machine"
     place.mkdir()
