@@ -165,7 +165,7 @@ class _Server(Server):
 
 
 class _Adapter(BuiltinSSLAdapter):
-    """TLS with our certificate; a client that stalls in its handshake holds up the others for a second at most."""
+    """TLS with our certificate; a client that stalls in its handshake holds up the others for 5 seconds at most."""
 
     def __init__(self, pair: Path) -> None:
         super().__init__(str(pair), str(pair))
@@ -174,7 +174,7 @@ class _Adapter(BuiltinSSLAdapter):
     def wrap(self, sock: Any) -> Any:
         """Do the handshake."""
         idle = sock.gettimeout()
-        sock.settimeout(1)
+        sock.settimeout(5)  # a busy client may take more than one
         wrapped, environ = super().wrap(sock)  # type: ignore[no-untyped-call]
         wrapped.settimeout(idle)
         return wrapped, environ

@@ -132,6 +132,7 @@ def boots_at_home(console, *, device: str) -> None:
         assert console.run(command, within=PATIENCE) == wanted, command
 
 
+@pytest.mark.sweep
 def test_the_recipe_took_the_disk_apart_in_one_launch(parts, vendors):
     guests = [step for step in parts.report["steps"] if " + " in step["step"]]
     assert [step["step"] for step in guests] == ["kernel + label + fstab + cloud-init"]

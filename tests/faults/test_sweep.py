@@ -96,7 +96,7 @@ FAULTS = (
     Fault(kind="final", effect="fail", only=MAKERS, more=CURSED, cause="the disk is cursed"),
     Fault(kind="final", effect="corrupt", only=READS, more={"matching": True}, cause="does not hold what was sent"),
 )
-FEW = 9  # of the pairs, in the cut without `sweep`
+FEW = 6  # of the pairs, in the cut without `sweep`
 Pair = tuple[Fault, str]
 
 

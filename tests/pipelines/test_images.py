@@ -37,6 +37,7 @@ def bare(tmp_path: Path) -> Path:
     return image
 
 
+@pytest.mark.sweep
 def test_the_demos_own_image_is_fit(demo, shared_emi) -> None:
     done = shared_emi("lint", demo.disk, "--json")
     assert (done.code, done.err) == (0, "")

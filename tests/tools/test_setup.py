@@ -94,7 +94,7 @@ def test_the_environment_is_made_from_the_lock_and_once(machine: Machine) -> Non
     first = machine.setup()
     assert first.status == 0
     assert first.calls == [
-        "pip install --quiet --require-hashes --requirement requirements-dev.lock",
+        "pip install --quiet --no-compile --require-hashes --requirement requirements-dev.lock",
         "pip install --quiet --no-deps --no-build-isolation --editable .",
     ]
     assert "locked Python packages into .venv" in first.said

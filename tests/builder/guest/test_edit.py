@@ -48,6 +48,7 @@ def image(disks, part):
     return make
 
 
+@pytest.mark.sweep
 def test_an_image_that_comes_after_the_launch_is_edited(image, tmp_path):
     notes = []
 

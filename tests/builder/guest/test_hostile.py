@@ -170,7 +170,8 @@ except DiskFull as error:
 """
 
 
-@pytest.mark.parametrize("what", ["command", pytest.param("edit", marks=pytest.mark.sweep)])
+@pytest.mark.sweep
+@pytest.mark.parametrize("what", ["command", "edit"])
 def test_a_full_scratch_says_so_and_leaves_the_image_alone(runnable, tmp_path, what):
     image, small = tmp_path / "image.raw", tmp_path / "small"
     shutil.copytree(runnable, tmp_path / "tree", symlinks=True)

@@ -35,6 +35,7 @@ class Told(Exception):
     """A block's own error."""
 
 
+@pytest.mark.sweep
 def test_the_image_is_only_read_and_nothing_is_left_even_after_an_error(image, scratch):
     before = file_sha256(image)
     session = Session()
