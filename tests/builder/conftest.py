@@ -23,7 +23,7 @@ def fuzz(tmp_path: Path) -> Callable[..., int]:
         # fuzzer would take pytest's memory for its own.
         done = proc.run(
             ["sh", "-c", '"$@"; exit "$?"', "sh", sys.executable, script, str(seconds), str(seed)],
-            environment={"PYTHONPATH": str(ROOT)},
+            environment={"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},  # libFuzzer ends without clearing up
             directory=tmp_path,
             timeout=seconds * 4 + 60,
         )
