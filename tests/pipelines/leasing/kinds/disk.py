@@ -51,7 +51,8 @@ class DiskStep(LeaseStep[DiskOptions]):
         return cloud.describe_volume(held) is not None
 
     def zone(self, options, held, cloud):
-        return cloud.describe_volume(held).zone
+        record = cloud.describe_volume(held)
+        return record and record.zone
 
     def part(self, options, held, cloud, work):
         world.detach(held)
