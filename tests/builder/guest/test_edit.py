@@ -126,6 +126,7 @@ def test_nothing_to_do_leaves_no_overlay(image, tmp_path):
             session.launched()
 
 
+@pytest.mark.sweep
 def test_an_appliance_that_hangs_is_ended_and_leaves_nothing(image, tmp_path, capfd):
     base = image()
     target = tmp_path / "scratch.qcow2"

@@ -29,7 +29,7 @@ from builder.sandbox import lifecycle
 
 ACCESS, SECRET = "AKIARADOSGWTESTS0000", "a secret of nobody"
 DOMAIN = "s3.test"  # under which radosgw takes BUCKET.s3.test for virtual host style
-SERVERS = ("radosgw", "sandbox")
+SERVERS = (pytest.param("radosgw", marks=pytest.mark.sweep), "sandbox")  # test_radosgw.py is in `make test`
 _CONFIGURATION = """\
 [global]
 fsid = {fsid}
