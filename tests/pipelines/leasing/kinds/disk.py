@@ -48,7 +48,8 @@ class DiskStep(LeaseStep[DiskOptions]):
         return Volume(volume_id=held, size=options.size, zone=helper.zone, helper=helper, device="/dev/vdb")
 
     def present(self, held, cloud):
-        return cloud.describe_volume(held) is not None
+        record = cloud.describe_volume(held)  # one that was just deleted is shown for a moment
+        return record is not None and record.state != "deleting"
 
     def zone(self, options, held, cloud):
         record = cloud.describe_volume(held)

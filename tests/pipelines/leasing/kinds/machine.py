@@ -48,7 +48,8 @@ class MachineStep(LeaseStep[MachineOptions]):
         return Helper(instance_id=held, address="127.0.0.1", user="root", key_file=key, host_keys=(), zone=zone)
 
     def present(self, held, cloud):
-        return cloud.describe_volume(held) is not None
+        record = cloud.describe_volume(held)  # one that was just deleted is shown for a moment
+        return record is not None and record.state != "deleting"
 
     def release(self, options, held, cloud, work):
         if (world.place() / "stuck").exists():
