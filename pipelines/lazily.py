@@ -10,8 +10,11 @@ A module that is not imported yet stands for itself:
 
 from __future__ import annotations
 
+import gc
 import importlib
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from builder.errors import Interrupted
@@ -24,7 +27,7 @@ class Later:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module(self._name), name)
+        return getattr(sys.modules.get(self._name) or _imported(self._name), name)
 
 
 class Lazily(Later):
@@ -32,6 +35,16 @@ class Lazily(Later):
 
     def __getattr__(self, name: str) -> Any:
         return _interruptible(super().__getattr__(name))
+
+
+def _imported(name: str) -> ModuleType:
+    """Import with the collector at rest: it would walk every class so far, and what is imported stays anyway."""
+    gc.disable()
+    try:
+        return importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:

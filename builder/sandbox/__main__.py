@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -40,6 +41,7 @@ def main() -> None:
 
 def _serve(options: argparse.Namespace, told: int | None) -> None:
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # none but our own images, whatever of moto is imported
+    gc.disable()  # a quarter of the start otherwise; the server enables it once all is imported
     try:
         # Lazy on purpose: the extra may be missing, and the fork above wants a small process.
         from builder.sandbox import server

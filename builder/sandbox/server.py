@@ -7,6 +7,7 @@ it is a signal.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -86,13 +87,22 @@ def serve(
     services = _services(cloud, gate, tokens, s3, life=chosen.session_life)
     app = App(directory, cloud, gate, services, bundling)
     ports.remember(directory, chosen)
-    pool.Background(lambda: query.service("ec2"))  # so that the first call of EC2 need not wait for it
+    pool.Background(_warm)
     pool.Background(lambda: _end_with(directory, lock))
     ready()
     try:
         ports.serve(app)
     finally:
         lock.close()
+
+
+def _warm() -> None:
+    """Read EC2's model, so that the first call need not wait for it; then spare the collector all that stays."""
+    try:
+        query.service("ec2")
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _run_machines(cloud: Cloud, directory: Path, driver: str) -> None:

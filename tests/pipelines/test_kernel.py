@@ -71,6 +71,7 @@ def _digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+@pytest.mark.sweep
 def test_kernel_and_ramdisk_come_out_in_the_launch_of_their_neighbours(emi, tmp_path, disk) -> None:
     recipe = tmp_path / "kernel.yaml"
     recipe.write_text(RECIPE)

@@ -210,8 +210,8 @@ class Lender:
         self._session: Session | None = None
 
     def lend(self) -> Session:
-        """Return an appliance with nothing plugged in."""
-        self._session = self._session or Session()
+        """Return an appliance with nothing plugged in; it has the network, for commands that ask for it."""
+        self._session = self._session or Session(network=True)
         return self._session
 
     def take_back(self) -> None:

@@ -13,7 +13,6 @@ from builder.errors import GuestError
 from builder.guest.edits import Command
 from builder.guest.guest import Guest
 from builder.guest.look import layer_of, look
-from builder.guest.session import Session
 
 MIB = 1 << 20
 ARM = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01\x00\x00\x00" + bytes(40)
@@ -33,9 +32,9 @@ def image(tmp_path_factory, runnable) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guest(image):
+def guest(image, appliance):
     """A guest whose appliance has the network, which its commands have only when they ask."""
-    with Session(network=True) as session, look(layer_of(image), session=session) as opened:
+    with look(layer_of(image), session=appliance) as opened:
         yield opened
 
 
@@ -175,7 +174,7 @@ def state_of(pid):
 
 
 def test_a_command_that_does_not_end_is_ended_with_the_appliance(guest, image):
-    """The last of this file: the session is of no more use."""
+    """The last of this file, and the file the last of those with guests: the appliance is of no more use."""
     before = image.stat().st_mtime_ns
     pid = guest._session._pid
     with pytest.raises(GuestError, match=r"the test's command: no end within 2 s; the appliance was ended") as caught:

@@ -125,6 +125,7 @@ def test_btrfs_with_the_root_in_a_subvolume(look, disks, prepare, part, tmp_path
     assert guest.read("/etc/fstab") == b"LABEL=new / btrfs subvol=@\n"
 
 
+@pytest.mark.sweep
 def test_a_root_on_a_logical_volume(look, disks, prepare, part):
     disk = disks.gpt("lvm.raw", [part(type="ext2", size=8, label="boot"), part(type="swap", size=64)])
     prepare(

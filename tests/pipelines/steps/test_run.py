@@ -165,6 +165,7 @@ def recipe(tmp_path, runnable) -> Recipe:
     return Recipe(tmp_path, runnable)
 
 
+@pytest.mark.sweep
 def test_files_are_put_and_run_in_one_launch_and_the_second_time_is_nothing_to_do(recipe):
     entries = [
         {"path": "/opt/app", "copy_from": "app", "owner": "alice", "group": "adm"},
