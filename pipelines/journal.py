@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+from weakref import finalize
 
 import sqlalchemy as sql  # noqa: TID251 - this is the door
 
@@ -134,6 +135,8 @@ class Journal:
         self._path = path
         address = sql.URL.create("sqlite", database=str(path))  # built, not parsed: a path may hold `?`
         self._engine = sql.create_engine(address, connect_args={"timeout": 60})
+        # At the latest when the process ends: the last to close it folds SQLite's write-ahead log into the file.
+        self._closing = finalize(self, self._engine.dispose)
         sql.event.listen(self._engine, "connect", _make_durable)
         with _alone(path), self._durably() as connection:
             self._require_known(connection)
@@ -152,7 +155,7 @@ class Journal:
 
     def close(self) -> None:
         """Release the file."""
-        self._engine.dispose()
+        self._closing()
 
     # What happened to a key
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,12 +153,17 @@ class Leases:
 
     def _zone(self, lease: str) -> str | None:
         """Return the zone of what an earlier run kept of the leases upon this one: it is of no use elsewhere."""
+        cloud = self.surveyor.target.cloud
+        zones = (self._step(node).zone(node.items[0].options, kept, cloud) for node, _, kept in self._held_upon(lease))
+        return next(filter(None, zones), None)
+
+    def _held_upon(self, lease: str) -> Iterator[tuple[Node, Held, str]]:
+        """Yield what is held of the leases upon this one, and its resource."""
         for other, upon in self.surveyor.ties.upon.items():
-            held = self.surveyor.journal.held(self._key(self._node(other))) if lease in upon else None
+            node = self._node(other)
+            held = self.surveyor.journal.held(self._key(node)) if lease in upon else None
             if held and held.resource:
-                node = self._node(other)
-                return self._step(node).zone(node.items[0].options, held.resource, self.surveyor.target.cloud)
-        return None
+                yield node, held, held.resource
 
     def _replace(self, node: Node, held: Held, resource: str | None, error: EmiError) -> None:
         """Give back what is of no use. If that fails too, both are told, and it is tried again when the run ends."""
@@ -266,13 +271,10 @@ class Leases:
 
     def _part_others(self, lease: str) -> None:
         """Part from a lease that goes those that were leased upon it and stay."""
-        for other, upon in self.surveyor.ties.upon.items():
-            held = self.surveyor.journal.held(self._key(self._node(other))) if lease in upon else None
-            if held and held.resource:
-                node = self._node(other)
-                self._ready.pop(other, None)
-                work = self._work(node, held, fresh=False)
-                self._step(node).part(node.items[0].options, held.resource, self.surveyor.target.cloud, work)
+        for node, held, resource in self._held_upon(lease):
+            self._ready.pop(node.id, None)
+            work = self._work(node, held, fresh=False)
+            self._step(node).part(node.items[0].options, resource, self.surveyor.target.cloud, work)
 
     def _tell_kept(self, lease: str, *, for_resume: bool) -> None:
         node = self._node(lease)

@@ -40,6 +40,7 @@ _CALLS = (
     "TerminateInstances",
 )
 _OF_OURS = ("instance_type", "zone", "ssh_from", "user_data", "ends_after", "tags")
+_ELSEWHERE = "With a `zone:` of its own in the recipe it is launched there, and the volume is made and written anew."
 
 
 class HelperOptions(Options):
@@ -148,6 +149,7 @@ class HelperStep(LeaseStep[HelperOptions]):
         except EmiError as error:
             if work.zone and not options.zone:
                 error.message += f"\nit is launched in {work.zone}, where the volume is that an earlier run has kept"
+                error.hint = f"{error.hint} {_ELSEWHERE}".strip()
             if error.retryable:  # it may have taken effect: the next attempt goes on
                 raise
             try:

@@ -140,9 +140,9 @@ IN_PLACE = {
     "btrfs_in_a_subvolume": ("/dev/sda1", []),
     "no_table": ("/dev/sda", []),
 }
-LEAN = ["sectors_of_4096", "btrfs_in_a_subvolume"]
+LEAN = ["sectors_of_4096"]
 MORE = ["mbr", "gpt", "gpt_boot_apart", "hybrid", "xfs", "btrfs", "lvm", "lvm_in_pieces", "lvm_striped", "no_table"]
-MORE += ["group_on_the_whole_disk", "swap_first_boot_apart_root_logical"]
+MORE += ["btrfs_in_a_subvolume", "group_on_the_whole_disk", "swap_first_boot_apart_root_logical"]
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def put_usr(disks, disk, runnable) -> None:
     disks.copy(usr, disk, int(line.partition("start=")[2].partition(",")[0]))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def guest(appliance, disk) -> Iterator[Guest]:
     appliance.attach(disk)
     yield Guest(appliance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,8 +82,14 @@ def test_a_refused_launch_leaves_nothing_and_what_is_missing_is_told_first(tmp_p
     STEP.release(own, "i-0123456789abcdef0", cloud, work(tmp_path / "own", claim))
     faults.put(endpoint, [{"effect": "denied", "service": "ec2", "call": "RunInstances"}])
     wanted = options(image_id="ami-0123456789abcdef0", instance_type="t3.small")
-    with pytest.raises(CloudDenied):
+    with pytest.raises(CloudDenied) as caught:
         STEP.acquire(wanted, Inputs(), claim, cloud, work(tmp_path, claim))
+    assert "zone" not in f"{caught.value.message} {caught.value.hint}"
+    kept = replace(work(tmp_path / "kept", claim), zone="us-east-1a")
+    with pytest.raises(CloudDenied) as caught:
+        STEP.acquire(wanted, Inputs(), claim, cloud, kept)
+    assert "launched in us-east-1a, where the volume is that an earlier run has kept" in caught.value.message
+    assert "With a `zone:` of its own" in caught.value.hint
     assert cloud.find_key_pair(claim) is None
     assert cloud.find_security_group(claim) is None
     lifecycle.stop(home.sandbox)
