@@ -212,21 +212,21 @@ def test_deletes(ssm, code_of):
     "value never does and leaves the parameter as it was",
 )
 def test_image_parameters(make_sandbox, code_of):
-    running = make_sandbox(settle=0.5)
+    running = make_sandbox(settle=1.5)
     ec2, ssm = running.client("ec2"), running.client("ssm")
     snapshot_id = running.raw().snapshot({0: bytes(1 << 19)})
     devices = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot_id}}]
     image_id = ec2.register_image(Name="latest", RootDeviceName="/dev/xvda", BlockDeviceMappings=devices)["ImageId"]
     put = {"Name": "/image/latest", "Type": "String", "DataType": "aws:ec2:image"}
     assert ssm.put_parameter(**put, Value="ami-00000000000000000")["Version"] == 1
-    time.sleep(0.6)
+    time.sleep(1.6)
     assert code_of(ssm.get_parameter, Name="/image/latest") == "ParameterNotFound"
     assert ssm.put_parameter(**put, Value=image_id)["Version"] == 1
     assert code_of(ssm.get_parameter, Name="/image/latest") == "ParameterNotFound"  # being validated
-    time.sleep(0.6)
+    time.sleep(1.6)
     assert value(ssm, "/image/latest") == image_id
     ssm.put_parameter(**put, Value="no image", Overwrite=True)
-    time.sleep(0.6)
+    time.sleep(1.6)
     found = ssm.get_parameter(Name="/image/latest")["Parameter"]
     assert (found["Value"], found["Version"]) == (image_id, 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 ZONE = "us-east-1a"
@@ -44,7 +46,7 @@ def described(ec2, volume_id):
 @pytest.mark.behaviour("EC2 volumes", "DetachVolume", "without InstanceId and Device; a second one meanwhile is "
                        "IncorrectState, with Force it is answered")  # fmt: skip
 def test_states_are_really_seen(make_sandbox, code_of):
-    running = make_sandbox(settle=0.5)
+    running = make_sandbox(settle=2)
     ec2 = running.client("ec2")
     devices = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": running.raw().snapshot({})}}]
     image_id = ec2.register_image(Name="one", RootDeviceName="/dev/xvda", BlockDeviceMappings=devices)["ImageId"]
@@ -60,7 +62,7 @@ def test_states_are_really_seen(make_sandbox, code_of):
     assert (volume["State"], volume["Attachments"][0]["State"]) == ("in-use", "attaching")
     ec2.get_waiter("volume_in_use").wait(VolumeIds=[volume_id], WaiterConfig=WAIT)
     while described(ec2, volume_id)["Attachments"][0]["State"] != "attached":
-        pass
+        time.sleep(0.05)
     answer = ec2.detach_volume(VolumeId=volume_id)
     assert (answer["State"], answer["Device"], answer["InstanceId"]) == ("detaching", "/dev/sdf", named["InstanceId"])
     volume = described(ec2, volume_id)

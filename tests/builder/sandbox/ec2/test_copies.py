@@ -104,7 +104,7 @@ def test_a_snapshot_that_is_refused(sandbox, ec2, make_volume, code_of, values, 
 @pytest.mark.behaviour("EC2 snapshots", "CopySnapshot", "across regions: bytes and size equal, own description and "
                        "tags, `pending` before `completed`; it outlives its source")  # fmt: skip
 def test_a_copy_across_regions(make_sandbox, blocks):
-    running = make_sandbox(settle=0.5)
+    running = make_sandbox(settle=2)
     raw = running.raw()
     data = {0: blocks("a"), 9: bytes(BLOCK), 4095: blocks("b")}
     source = raw.snapshot(data, VolumeSize=2, Description="source", Tags=[{"Key": "Name", "Value": "source"}])

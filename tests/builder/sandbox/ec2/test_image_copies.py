@@ -141,7 +141,7 @@ def test_tags_and_encryption(there, source):
 @pytest.mark.behaviour(AREA, "CopyImage", "`pending` as long as one of its snapshots is, whose progress grows; the "
                        "waiter image_available waits for it")  # fmt: skip
 def test_a_copy_is_pending_with_its_snapshots(make_sandbox):
-    running = make_sandbox(settle=0.8)
+    running = make_sandbox(settle=2)
     ec2, snapshot_id = running.client("ec2"), running.raw().snapshot({})
     devices = [{"DeviceName": ROOT, "Ebs": {"SnapshotId": snapshot_id}}]
     first = ec2.register_image(Name="first", RootDeviceName=ROOT, BlockDeviceMappings=devices)["ImageId"]
@@ -156,6 +156,7 @@ def test_a_copy_is_pending_with_its_snapshots(make_sandbox):
         image = described(ec2, copy_id)["State"]
         snapshot = ec2.describe_snapshots(SnapshotIds=[mine])["Snapshots"][0]
         seen.append((image, snapshot["State"], int(snapshot["Progress"].rstrip("%"))))
+        time.sleep(0.05)
     assert seen[0][:2] == ("pending", "pending")
     assert seen[-1] == ("available", "completed", 100)
     assert {state for image, state, _ in seen if image == "available"} == {"completed"}
@@ -164,7 +165,7 @@ def test_a_copy_is_pending_with_its_snapshots(make_sandbox):
 
 @pytest.mark.behaviour(AREA, "CopyImage", "when a snapshot ends in error the image is `failed` with a StateReason")
 def test_a_copy_fails_with_its_snapshot(make_sandbox):
-    running = make_sandbox(settle=0.5)
+    running = make_sandbox(settle=2)
     ec2, snapshot_id = running.client("ec2"), running.raw().snapshot({})
     devices = [{"DeviceName": ROOT, "Ebs": {"SnapshotId": snapshot_id}}]
     first = ec2.register_image(Name="first", RootDeviceName=ROOT, BlockDeviceMappings=devices)["ImageId"]

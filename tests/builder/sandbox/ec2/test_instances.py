@@ -78,7 +78,7 @@ def test_every_field_comes_back(ec2, launch, image_id):
 
 @pytest.mark.behaviour(AREA, "RunInstances, Stop, Start, Terminate", "each state is passed through, by the clock alone")
 def test_an_instance_goes_through_its_states(make_sandbox):
-    running = make_sandbox(settle=0.6)
+    running = make_sandbox(settle=1.5)
     ec2, snapshot_id = running.client("ec2"), running.raw().snapshot({})
     devices = [{"DeviceName": ROOT, "Ebs": {"SnapshotId": snapshot_id}}]
     image_id = ec2.register_image(Name="slow", RootDeviceName=ROOT, BlockDeviceMappings=devices)["ImageId"]
@@ -91,6 +91,7 @@ def test_an_instance_goes_through_its_states(make_sandbox):
         while seen[-1] != until:
             name = described(ec2, ids[0])["State"]["Name"]
             seen.extend([name] if name != seen[-1] else [])
+            time.sleep(0.05)
 
     follow("running")
     (change,) = ec2.stop_instances(InstanceIds=ids)["StoppingInstances"]

@@ -65,7 +65,7 @@ def test_torn_bytes_of_a_snapshot_do_not_show(sandbox, raw, make_volume, volume_
 @pytest.mark.behaviour("EC2 volumes", "DeleteVolume", "`deleting` is seen, then InvalidVolume.NotFound; the waiter "
                        "volume_deleted ends; the space is given back")  # fmt: skip
 def test_states_are_really_seen(make_sandbox, code_of):
-    running = make_sandbox(settle=0.5)
+    running = make_sandbox(settle=2)
     ec2 = running.client("ec2")
     volume_id = ec2.create_volume(AvailabilityZone=ZONE, Size=1)["VolumeId"]
     ec2.get_waiter("volume_available").wait(VolumeIds=[volume_id], WaiterConfig={"Delay": 0.05, "MaxAttempts": 200})
