@@ -41,7 +41,7 @@ def main() -> None:
 
 def _serve(options: argparse.Namespace, told: int | None) -> None:
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # none but our own images, whatever of moto is imported
-    gc.disable()  # a quarter of the start otherwise; the server enables it once all is imported
+    gc.disable()  # a tenth of the start otherwise; the server enables it once all is imported
     try:
         # Lazy on purpose: the extra may be missing, and the fork above wants a small process.
         from builder.sandbox import server

@@ -38,7 +38,6 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
     return make
 
 
-@pytest.mark.sweep
 def test_this_machine_is_healthy_and_nothing_is_left(home: Home) -> None:
     checks = list(doctor.doctor(home, cloud="sandbox"))
     assert [check.name for check in checks] == [*QUICK, "appliance launch", *LATER, *LAST]

@@ -204,3 +204,8 @@ def test_the_journal_is_durable_at_every_commit(tmp_path: Path, journal: Journal
     with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
+
+
+def test_a_command_that_ends_leaves_one_file(emi) -> None:
+    assert emi("status").code == 0
+    assert [path.name for path in emi.home.glob("journal.sqlite*")] == ["journal.sqlite"]
